@@ -1,0 +1,53 @@
+//! Load-time globals: set by userspace before the verifier runs, so that what is off costs
+//! nothing.
+//!
+//! Each has `.rodata` to itself by `link_section`, or the compiler may merge it with an equal
+//! constant.
+
+/// 1: log what happens, by aya-log.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static VERBOSE: u32 = 0;
+
+/// Blocks smaller than this are not recorded.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static MIN_SIZE: u64 = 0;
+
+/// Blocks larger than this are not recorded.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static MAX_SIZE: u64 = u64::MAX;
+
+/// Device and inode of leaktrace's own PID namespace, or 0 in the initial one.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static PID_NAMESPACE_DEVICE: u64 = 0;
+
+/// See [`PID_NAMESPACE_DEVICE`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static PID_NAMESPACE_INODE: u64 = 0;
+
+macro_rules! read {
+    ($name:ident) => {
+        // SAFETY: a static of plain data; volatile, since userspace patches it before loading.
+        unsafe { core::ptr::read_volatile(&raw const $name) }
+    };
+}
+
+#[inline(always)]
+pub(crate) fn verbose() -> bool {
+    read!(VERBOSE) != 0
+}
+
+#[inline(always)]
+pub(crate) fn size_is_traced(size: u64) -> bool {
+    size >= read!(MIN_SIZE) && size <= read!(MAX_SIZE)
+}
+
+#[inline(always)]
+pub(crate) fn pid_namespace() -> Option<(u64, u64)> {
+    let inode = read!(PID_NAMESPACE_INODE);
+    if inode == 0 { None } else { Some((read!(PID_NAMESPACE_DEVICE), inode)) }
+}

@@ -1,0 +1,109 @@
+//! What happens to targets besides allocating: exec, signals, and being held until probes are in.
+
+use aya_ebpf::{
+    bindings::bpf_pidns_info,
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_ns_current_pid_tgid, bpf_ringbuf_output, bpf_send_signal},
+    },
+    macros::{raw_tracepoint, uprobe},
+    programs::{ProbeContext, RawTracePointContext},
+};
+use aya_log_ebpf::debug;
+use leaktrace_ebpf::{
+    calls::INTERRUPTED,
+    records::{ExecRecord, RECORD_EXEC, TARGET_EXECED, TARGET_OPEN},
+};
+
+use crate::kernel::{
+    globals,
+    maps::{MESSAGES, TARGETS, THREADS, WATCHED},
+};
+
+const SIGSTOP: u32 = 19;
+
+/// A watched process execs: its blocks are gone with its address space.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
+    let pid = current_process();
+    let Some(watched) = WATCHED.get_ptr(pid) else {
+        return 0;
+    };
+    // SAFETY: a pointer to a map value, good until the end of the program.
+    let watched = unsafe { *watched };
+    if let Some(target) = TARGETS.get_ptr_mut(watched.slot) {
+        // SAFETY: as above; only this process's exec and userspace write it.
+        unsafe {
+            if (*target).state == TARGET_OPEN {
+                (*target).state = TARGET_EXECED;
+            }
+        }
+    }
+    if watched.hold != 0 {
+        // SAFETY: a helper that signals the present process.
+        unsafe { bpf_send_signal(SIGSTOP) };
+    }
+    let record = ExecRecord { kind: RECORD_EXEC, pid, slot: watched.slot, held: watched.hold };
+    // SAFETY: the record is as long as said, and the map is a ring buffer. If the ring is full,
+    // userspace still sees the new executable in /proc at its next tick.
+    unsafe {
+        bpf_ringbuf_output(
+            core::ptr::from_ref(&MESSAGES).cast_mut().cast(),
+            (&raw const record).cast_mut().cast(),
+            size_of::<ExecRecord>() as u64,
+            0,
+        );
+    }
+    if globals::verbose() {
+        debug!(&ctx, "process {} has called exec", pid);
+    }
+    0
+}
+
+/// A signal is delivered: if that interrupts an allocator, what the handler calls is not the
+/// allocator's inner call.
+#[raw_tracepoint(tracepoint = "signal_deliver")]
+pub(crate) fn signal_deliver(_ctx: RawTracePointContext) -> i32 {
+    if let Some(thread) = THREADS.get_existing()
+        && thread.open.depth() != 0
+    {
+        thread.open.top().flags |= INTERRUPTED;
+    }
+    0
+}
+
+/// Stops a process at this very instruction, until its probes are in.
+#[uprobe]
+pub(crate) fn hold_here(ctx: ProbeContext) -> u32 {
+    // SAFETY: a helper that signals the present process.
+    unsafe { bpf_send_signal(SIGSTOP) };
+    if globals::verbose() {
+        debug!(&ctx, "held process {}", current_process());
+    }
+    0
+}
+
+/// An empty probe: what any probe costs.
+#[uprobe]
+pub(crate) fn empty(_ctx: ProbeContext) -> u32 {
+    0
+}
+
+/// The present thread-group id, as leaktrace's PID namespace knows it; 0 for a stranger to it.
+#[inline(always)]
+fn current_process() -> u32 {
+    let Some((device, inode)) = globals::pid_namespace() else {
+        return (bpf_get_current_pid_tgid() >> 32) as u32;
+    };
+    let mut info = bpf_pidns_info { pid: 0, tgid: 0 };
+    // SAFETY: `info` is as large as said.
+    unsafe {
+        bpf_get_ns_current_pid_tgid(
+            device,
+            inode,
+            &raw mut info,
+            size_of::<bpf_pidns_info>() as u32,
+        );
+    }
+    info.tgid
+}

@@ -1,0 +1,11 @@
+//! The programs, and what they stand on.
+
+pub(crate) mod allocation;
+pub(crate) mod globals;
+pub(crate) mod lifecycle;
+pub(crate) mod maps;
+pub(crate) mod registers;
+pub(crate) mod store;
+pub(crate) mod thread;
+pub(crate) mod unwind;
+pub(crate) mod verifier;

@@ -1,0 +1,112 @@
+//! The registers of a probed thread, and its memory.
+
+use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
+
+use crate::kernel::verifier::opaque;
+
+/// How far the stack pointer moves from a function's entry to right after its return.
+#[cfg(bpf_target_arch = "x86_64")]
+pub(crate) const RETURN_POPS: u64 = 8;
+/// See the x86-64 variant: here the return address is in a register.
+#[cfg(bpf_target_arch = "aarch64")]
+pub(crate) const RETURN_POPS: u64 = 0;
+
+#[cfg(bpf_target_arch = "x86_64")]
+pub(crate) mod arch {
+    use super::*;
+
+    #[inline(always)]
+    pub(crate) fn argument(regs: &pt_regs, index: u8) -> u64 {
+        nth(index, [&regs.rdi, &regs.rsi, &regs.rdx, &regs.rcx, &regs.r8, &regs.r9])
+    }
+
+    #[inline(always)]
+    pub(crate) fn returned(regs: &pt_regs) -> u64 {
+        regs.rax
+    }
+
+    #[inline(always)]
+    pub(crate) fn stack_pointer(regs: &pt_regs) -> u64 {
+        regs.rsp
+    }
+
+    #[inline(always)]
+    pub(crate) fn frame_pointer(regs: &pt_regs) -> u64 {
+        regs.rbp
+    }
+
+    #[inline(always)]
+    pub(crate) fn instruction_pointer(regs: &pt_regs) -> u64 {
+        regs.rip
+    }
+
+    /// The return address of a function whose frame is not set up yet; 0 if unreadable.
+    #[inline(always)]
+    pub(crate) fn return_address(regs: &pt_regs) -> u64 {
+        read_u64(regs.rsp)
+    }
+}
+
+#[cfg(bpf_target_arch = "aarch64")]
+pub(crate) mod arch {
+    use super::*;
+
+    #[inline(always)]
+    pub(crate) fn argument(regs: &pt_regs, index: u8) -> u64 {
+        let r = &regs.regs;
+        nth(index, [&r[0], &r[1], &r[2], &r[3], &r[4], &r[5]])
+    }
+
+    #[inline(always)]
+    pub(crate) fn returned(regs: &pt_regs) -> u64 {
+        regs.regs[0]
+    }
+
+    #[inline(always)]
+    pub(crate) fn stack_pointer(regs: &pt_regs) -> u64 {
+        regs.sp
+    }
+
+    #[inline(always)]
+    pub(crate) fn frame_pointer(regs: &pt_regs) -> u64 {
+        regs.regs[29]
+    }
+
+    #[inline(always)]
+    pub(crate) fn instruction_pointer(regs: &pt_regs) -> u64 {
+        regs.pc
+    }
+
+    /// The return address of a function whose frame is not set up yet.
+    #[inline(always)]
+    pub(crate) fn return_address(regs: &pt_regs) -> u64 {
+        regs.regs[30]
+    }
+}
+
+/// The argument at `index`; 0 if there is none.
+///
+/// All are read, and then one is chosen: the verifier wants each register of the context to be
+/// read at a fixed offset, and the compiler must not turn the choice into one of addresses.
+#[inline(always)]
+fn nth(index: u8, arguments: [&u64; 6]) -> u64 {
+    // SAFETY: references to fields of the context.
+    let [a, b, c, d, e, f] =
+        arguments.map(|argument| opaque(unsafe { core::ptr::read_volatile(argument) }));
+    match index {
+        0 => a,
+        1 => b,
+        2 => c,
+        3 => d,
+        4 => e,
+        5 => f,
+        _ => 0,
+    }
+}
+
+/// Reads a word of the target; 0 if unreadable.
+#[inline(always)]
+pub(crate) fn read_u64(address: u64) -> u64 {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
+}

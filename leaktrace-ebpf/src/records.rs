@@ -1,0 +1,200 @@
+//! The records that both halves read and write: map values, ring-buffer messages, counters.
+//!
+//! All are `#[repr(C)]`, without padding, and their sizes are asserted.
+
+/// The most frames of one stack that are kept (the kernel's own `PERF_MAX_STACK_DEPTH`).
+pub const MAX_FRAMES: usize = 127;
+
+/// The most targets (address spaces) that one session can trace: the slots of the map `TARGETS`.
+pub const MAX_TARGETS: u32 = 1024;
+
+/// The most mappings of allocator code that a [`Target`] can name.
+pub const MAX_ALLOCATOR_RANGES: usize = 8;
+
+/// The id under which allocations are booked whose stack could not be kept.
+pub const UNKNOWN_STACK: u64 = 0;
+
+/// A live block, under its key in the map `BLOCKS` (see [`block_key`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    /// Bytes asked for (not the usable size).
+    pub size: u64,
+    /// The stack that allocated it.
+    pub stack_id: u64,
+    /// When it was allocated: `CLOCK_MONOTONIC`, nanoseconds.
+    pub born_ns: u64,
+}
+const _: () = assert!(size_of::<Block>() == 24);
+
+/// The key of a block: its address, with the target's slot in the top 16 bits.
+///
+/// User addresses have at most 48 bits unless a program asks for more by a hint to `mmap` (x86-64
+/// with five-level page tables, arm64 with 52-bit addresses); with a single target, whose slot is
+/// 0, those work too.
+#[inline(always)]
+pub const fn block_key(slot: u16, address: u64) -> u64 {
+    address ^ ((slot as u64) << 48)
+}
+
+/// What one stack has allocated and freed so far: a value of the map `STACKS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackTotals {
+    /// Bytes allocated.
+    pub allocated_bytes: u64,
+    /// Blocks allocated.
+    pub allocated_blocks: u64,
+    /// Bytes of those that were freed again.
+    pub freed_bytes: u64,
+    /// Blocks of those that were freed again.
+    pub freed_blocks: u64,
+    /// A second hash of the frames: tells two stacks with the same id apart.
+    pub check: u32,
+    /// 1 once the frames were sent to userspace.
+    pub frames_sent: u32,
+}
+const _: () = assert!(size_of::<StackTotals>() == 40);
+
+/// One address space under trace: a value of the map `TARGETS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Target {
+    /// Blocks born before this moment (`CLOCK_MONOTONIC`, ns) no longer count.
+    pub since_ns: u64,
+    /// One of [`TARGET_CLOSED`], [`TARGET_OPEN`], [`TARGET_EXECED`].
+    pub state: u32,
+    /// How many of `ranges` are in use.
+    pub range_count: u32,
+    /// Where the code of this target's allocators is mapped: start (inclusive), end (exclusive).
+    pub ranges: [[u64; 2]; MAX_ALLOCATOR_RANGES],
+}
+const _: () = assert!(size_of::<Target>() == 16 + 16 * MAX_ALLOCATOR_RANGES);
+
+/// Events of this target are ignored: tracing has not begun, or is over.
+pub const TARGET_CLOSED: u32 = 0;
+/// Events of this target count.
+pub const TARGET_OPEN: u32 = 1;
+/// The address space was replaced by an exec: events are counted as lost until it is planned anew.
+pub const TARGET_EXECED: u32 = 2;
+
+/// A process whose exec matters: a value of the map `WATCHED`, under its thread-group id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watched {
+    /// The slot of its present address space.
+    pub slot: u32,
+    /// 1: stop it (SIGSTOP) when it execs, so that its probes are in before it runs on.
+    pub hold: u32,
+}
+const _: () = assert!(size_of::<Watched>() == 8);
+
+/// The kind of a ring-buffer message: its first four bytes.
+pub const RECORD_STACK: u32 = 1;
+/// See [`RECORD_STACK`].
+pub const RECORD_EXEC: u32 = 2;
+
+/// Why a stack ends where it ends.
+pub const ENDING_COMPLETE: u32 = 0;
+/// The stack has more frames than are kept.
+pub const ENDING_DEPTH: u32 = 1;
+/// The chain of frame pointers broke off.
+pub const ENDING_BROKEN: u32 = 2;
+
+/// The frames of a stack, sent once for each stack; only `frame_count` frames are sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct StackRecord {
+    /// [`RECORD_STACK`].
+    pub kind: u32,
+    /// Frames in use.
+    pub frame_count: u32,
+    /// The id of the stack.
+    pub stack_id: u64,
+    /// The second hash of the frames.
+    pub check: u32,
+    /// The slot of the target.
+    pub slot: u32,
+    /// One of the `ENDING_` constants.
+    pub ending: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Return addresses, leaf first.
+    pub frames: [u64; MAX_FRAMES],
+}
+/// Bytes of a [`StackRecord`] before its frames.
+pub const STACK_RECORD_HEADER: usize = 32;
+const _: () = assert!(size_of::<StackRecord>() == STACK_RECORD_HEADER + 8 * MAX_FRAMES);
+
+/// A watched process replaced its address space.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExecRecord {
+    /// [`RECORD_EXEC`].
+    pub kind: u32,
+    /// Its thread-group id.
+    pub pid: u32,
+    /// The slot of the address space that is gone.
+    pub slot: u32,
+    /// 1 when it was stopped to wait for its probes.
+    pub held: u32,
+}
+const _: () = assert!(size_of::<ExecRecord>() == 16);
+
+/// What the kernel half counts: indices into the per-CPU map `COUNTERS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Probe hits of every kind.
+    Hits,
+    /// Those on instructions that the kernel single-steps.
+    SteppedHits,
+    /// Successful allocations (a `realloc` that succeeds is one).
+    Allocs,
+    /// Frees of a non-null pointer (a `realloc` that moves or shrinks to nothing is one).
+    Frees,
+    /// Frees whose block was known.
+    MatchedFrees,
+    /// Frees of a block that was not: allocated before the trace, or its allocation was missed.
+    UnknownFrees,
+    /// Allocations that failed.
+    FailedAllocs,
+    /// Blocks handed out again although no free of them was seen; the old block is closed.
+    Reappeared,
+    /// Calls inside an allocator that belong to an outer call that counts already.
+    NestedCalls,
+    /// Calls that never returned: left by `longjmp` or an exception, or their thread ended.
+    AbandonedCalls,
+    /// Blocks outside `--min-size` and `--max-size`.
+    Filtered,
+    /// Lost: blocks that did not fit into the map of live blocks.
+    LostBlocksFull,
+    /// Lost: bytes of those.
+    LostBlocksFullBytes,
+    /// Lost: stacks that did not fit into the map of stacks; their blocks count under "unknown".
+    LostStacksFull,
+    /// Not lost, but late: frames that found the ring buffer full (they are sent again).
+    RingFull,
+    /// Lost: two stacks with the same 64-bit id; the second one's blocks count under "unknown".
+    LostStackCollisions,
+    /// Lost: calls for which the kernel had no memory to remember the thread.
+    LostNoThreadState,
+    /// Lost: calls nested deeper than is remembered.
+    LostTooDeep,
+    /// Lost: pointers that could not be read from the target (`posix_memalign`).
+    LostUnreadable,
+    /// Lost: calls between an exec and the new probes.
+    LostExec,
+    /// Stacks cut at [`MAX_FRAMES`], by allocation.
+    TruncatedStacks,
+}
+/// How many counters there are.
+pub const COUNTER_COUNT: usize = Counter::TruncatedStacks as usize + 1;
+
+/// The counters of one CPU: the value of the map `COUNTERS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Counters {
+    /// By [`Counter`].
+    pub values: [u64; COUNTER_COUNT],
+}

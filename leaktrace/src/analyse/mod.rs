@@ -1,0 +1,10 @@
+//! From snapshots to findings: growth, verdicts, ranking. Never reads a clock, /proc or a symbol.
+
+pub mod history;
+pub mod merge;
+pub mod rank;
+pub mod trend;
+pub mod verdict;
+
+pub use history::History;
+pub use rank::SortKey;

@@ -1,0 +1,287 @@
+//! The command line's shape.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::values::{positive_time, size, time};
+use crate::analyse::SortKey;
+use crate::model::Pid;
+
+/// Names the code path that leaks memory in a live process.
+#[derive(Debug, Parser)]
+#[command(
+    name = "leaktrace",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "`leaktrace -p PID` is short for `leaktrace attach -p PID`.\n\
+                  Exit codes: 0 done, 2 usage, 3 not permitted or not possible here, 4 too much \
+                  was lost, 5 no such process."
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// `attach` without its name.
+    #[command(flatten)]
+    pub attach: AttachArgs,
+}
+
+impl Arguments {
+    /// How often `-v` was given.
+    pub fn verbosity(&self) -> u8 {
+        match &self.command {
+            None => self.attach.trace.verbose,
+            Some(Command::Attach(attach)) => attach.trace.verbose,
+            Some(Command::Run(run)) => run.trace.verbose,
+            Some(Command::Demo(demo)) => demo.verbose,
+            Some(_) => 0,
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace a running process
+    Attach(AttachArgs),
+    /// Start a command, traced from its first allocation
+    Run(RunArgs),
+    /// Find the leak in a bundled leaking service: nothing to prepare
+    Demo(DemoArgs),
+    /// Can this host, and this process, be traced, at what cost, and what to do if not
+    Doctor(DoctorArgs),
+    /// Stops itself, then becomes a command: the child of `run`
+    #[command(name = "__exec", hide = true)]
+    Exec(ExecArgs),
+    /// The child that probes are tried on
+    #[command(name = "__practice", hide = true)]
+    Practice {
+        /// Installs a seccomp filter first.
+        #[arg(long)]
+        seccomp: bool,
+    },
+    /// The worker that reads the target's debug information
+    #[command(name = "__symbolize", hide = true)]
+    Symbolize,
+    /// The service that `demo` traces
+    #[command(name = "__demo-service", hide = true)]
+    DemoService {
+        /// Where to write the port instead of standard output.
+        #[arg(long)]
+        port_file: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// Process to trace; several separated by commas
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', required = true)]
+    pub pids: Vec<Pid>,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// Print the probe plan, attach nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// Arguments that `attach` and `run` share.
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// Stop by itself after this time, e.g. 30s or 5m [default: until Ctrl-C or the target's end]
+    #[arg(short, long, value_name = "TIME", value_parser = positive_time)]
+    pub duration: Option<Duration>,
+    /// How often the view refreshes
+    #[arg(short, long, value_name = "TIME", value_parser = positive_time, default_value = "5s")]
+    pub interval: Duration,
+    /// Stacks shown [default: 10 in text, all in files]
+    #[arg(short = 'T', long, value_name = "N")]
+    pub top: Option<usize>,
+    /// Write a report on the way out: .json, .txt, .folded or .svg (flame graph); repeatable
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+    /// What goes to standard output
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: StdoutFormat,
+    /// What stacks are ranked by
+    #[arg(long, value_name = "KEY", default_value = "growth")]
+    pub sort: SortArg,
+    /// Count only blocks at least this old
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub min_age: Option<Duration>,
+    /// Record only blocks of at least this size
+    #[arg(short = 'z', long, value_name = "BYTES", value_parser = size)]
+    pub min_size: Option<u64>,
+    /// Record only blocks of at most this size
+    #[arg(short = 'Z', long, value_name = "BYTES", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Every allocation, no budget (the default)
+    #[arg(long)]
+    pub exact: bool,
+    /// Only probe allocation functions in this file
+    #[arg(short = 'O', long, value_name = "FILE")]
+    pub obj: Option<String>,
+    /// The most live blocks that are remembered (about 100 bytes of kernel memory each)
+    #[arg(long, value_name = "N", default_value_t = 1 << 21, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    pub max_blocks: u32,
+    /// The most distinct stacks that are remembered
+    #[arg(long, value_name = "N", default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub max_stacks: u32,
+    /// Print the last report only, and no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Say what is done; twice: also what happens in the kernel
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Colours (`NO_COLOR` is respected)
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// How long the service is traced
+    #[arg(short, long, value_name = "TIME", value_parser = positive_time, default_value = "10s")]
+    pub duration: Duration,
+    /// Where the flame graph goes
+    #[arg(short, long, value_name = "FILE", default_value = "leaktrace-demo.svg")]
+    pub output: PathBuf,
+    /// Say what is done; twice: also what happens in the kernel
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Also look at this process
+    #[arg(short, long, value_name = "PID")]
+    pub pid: Option<Pid>,
+}
+
+/// Arguments of the hidden `__exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// Formats for standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StdoutFormat {
+    /// For people.
+    Text,
+    /// One object, at the end.
+    Json,
+    /// One line a stack, at the end: for flame graph tools.
+    Folded,
+}
+
+/// What stacks are ranked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SortArg {
+    /// Growth of outstanding bytes.
+    Growth,
+    /// Outstanding bytes.
+    Bytes,
+    /// Outstanding blocks.
+    Blocks,
+}
+
+impl SortArg {
+    /// As the user wrote it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Growth => "growth",
+            Self::Bytes => "bytes",
+            Self::Blocks => "blocks",
+        }
+    }
+}
+
+impl From<SortArg> for SortKey {
+    fn from(key: SortArg) -> Self {
+        match key {
+            SortArg::Growth => Self::Growth,
+            SortArg::Bytes => Self::Bytes,
+            SortArg::Blocks => Self::Blocks,
+        }
+    }
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn attach_may_be_left_out() {
+        let parsed = Arguments::try_parse_from(["leaktrace", "-p", "1,2", "-d", "5s"]).unwrap();
+        assert!(parsed.command.is_none());
+        assert_eq!(parsed.attach.pids.len(), 2);
+        assert_eq!(parsed.attach.trace.duration, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_command_keeps_its_own_options() {
+        let parsed =
+            Arguments::try_parse_from(["leaktrace", "run", "-q", "--", "ls", "-l", "-p"]).unwrap();
+        let Some(Command::Run(run)) = parsed.command else { panic!("not run") };
+        assert_eq!(run.command, ["ls", "-l", "-p"]);
+        assert!(run.trace.quiet);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for wrong in [
+            &["leaktrace"][..],
+            &["leaktrace", "-p", "0"],
+            &["leaktrace", "-p", "x"],
+            &["leaktrace", "attach"],
+            &["leaktrace", "-p", "1", "-d", "0s"],
+            &["leaktrace", "-p", "1", "--format", "svg"],
+            &["leaktrace", "run"],
+        ] {
+            assert!(Arguments::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

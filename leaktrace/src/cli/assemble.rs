@@ -1,0 +1,267 @@
+//! A report, put together from what every room knows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use leaktrace_ebpf::records::Counter;
+
+use super::session::Session;
+use crate::analyse::merge::{self, Drawn};
+use crate::analyse::{rank, verdict};
+use crate::collect::ledger::{self, BlockAges};
+use crate::collect::maps::CounterValues;
+use crate::model::{
+    Addr, Cost, EndedBy, Ending, Frame, Health, Mode, Report, Snapshot, StackId, StackReport,
+    Totals, Trace,
+};
+use crate::symbolize::culprit;
+
+/// The last look at every live block, and what it cost.
+#[derive(Default)]
+pub struct LastScan {
+    ages: HashMap<StackId, BlockAges>,
+    at: Option<Instant>,
+    took: Duration,
+}
+
+/// So many more stacks are named than shown, to be merged with those that are.
+const SPARE_STACKS: usize = 2000;
+/// The same, while tracing.
+const SPARE_STACKS_LIVE: usize = 200;
+/// Scanning blocks takes at most this share of leaktrace's time: one part in so many.
+const SCAN_SHARE: u32 = 20;
+
+/// Puts a report together; `limit` is the most stacks in it, `ended_by` is set for the last one.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn report(
+    session: &mut Session,
+    snapshot: &Snapshot,
+    limit: usize,
+    ended_by: Option<EndedBy>,
+) -> Result<Report> {
+    let counters = session.maps.counters()?.since(&session.counters_before);
+    let scan_age_s = scan(session, ended_by.is_some())?;
+    let mut totals = Totals::default();
+    snapshot.stacks.values().for_each(|stack| totals += *stack);
+
+    let mut ranked: Vec<rank::Ranked> = Vec::new();
+    for (id, stack) in &snapshot.stacks {
+        let (bytes, blocks) = outstanding(session, *id, stack);
+        if blocks != 0 {
+            let growth = verdict::growth_bytes_per_s(&session.history.series(&[*id]));
+            ranked.push(rank::Ranked { id: *id, bytes, blocks, growth });
+        }
+    }
+    let key = session.args.sort.into();
+    rank::sort(&mut ranked, key);
+    let outstanding_in_all = ranked.len();
+    // Some of them look the same and will become one.
+    let spare = if ended_by.is_some() { SPARE_STACKS } else { SPARE_STACKS_LIVE };
+    ranked.truncate(limit.saturating_add(spare));
+
+    let drawn = draw(session, &ranked);
+    let mut groups = merge::same_looking(drawn);
+    let stacks_outstanding = outstanding_in_all - (ranked.len() - groups.len());
+    for group in &mut groups {
+        group.ranked.growth = verdict::growth_bytes_per_s(&session.history.series(&group.ids));
+    }
+    groups.sort_by(|a, b| rank::order(&a.ranked, &b.ranked, key));
+    groups.truncate(limit);
+    let stacks = groups
+        .into_iter()
+        .map(|group| stack_report(session, snapshot, group, scan_age_s))
+        .collect();
+    Ok(Report {
+        targets: session.targets.iter().map(super::traced::Traced::target).collect(),
+        trace: Trace {
+            started_at: session.started_at.clone(),
+            duration_s: snapshot.at_s,
+            mode: Mode::Exact,
+            sample_bytes: 0,
+            ended_by,
+        },
+        probes: session.targets.iter().flat_map(|t| t.probes.iter().cloned()).collect(),
+        health: health(session, &counters),
+        cost: cost(session, &counters, ended_by.is_some()),
+        totals,
+        stacks,
+        stacks_outstanding,
+    })
+}
+
+/// Looks at the live blocks, unless that was just done; returns how old the look is, in seconds.
+fn scan(session: &mut Session, now: bool) -> Result<f64> {
+    let due = match session.last_scan.at {
+        Some(at) => at.elapsed() >= session.last_scan.took * SCAN_SHARE,
+        None => true,
+    };
+    if now || due {
+        let min_age = session.args.min_age.unwrap_or_default();
+        let min_age_ns = u64::try_from(min_age.as_nanos()).unwrap_or(u64::MAX);
+        let started = Instant::now();
+        let ages = ledger::scan_ages(&session.maps, min_age_ns)?;
+        session.last_scan = LastScan { ages, at: Some(Instant::now()), took: started.elapsed() };
+    }
+    Ok(session.last_scan.at.map_or(0.0, |at| at.elapsed().as_secs_f64()))
+}
+
+/// Outstanding bytes and blocks: by the totals, or by the blocks' ages with `--min-age`.
+fn outstanding(session: &Session, id: StackId, totals: &Totals) -> (u64, u64) {
+    if session.args.min_age.is_none() {
+        return (totals.outstanding_bytes(), totals.outstanding_blocks());
+    }
+    session.last_scan.ages.get(&id).map_or((0, 0), |ages| (ages.bytes, ages.blocks))
+}
+
+/// Where a frame is: a target, by its index, and an address in it.
+type Place = (usize, Addr);
+
+/// Names the frames of stacks, a target at a time.
+fn draw(session: &mut Session, ranked: &[rank::Ranked]) -> Vec<Drawn> {
+    let mut by_target: BTreeMap<usize, Vec<Addr>> = BTreeMap::new();
+    for stack in ranked {
+        let Some(frames) = session.ledger.frames(stack.id) else { continue };
+        let Some(target) = session.targets.iter().position(|t| t.slot == frames.slot) else {
+            continue;
+        };
+        by_target.entry(target).or_default().extend(frames.frames.iter());
+    }
+    let mut names = HashMap::new();
+    for (index, mut addresses) in by_target {
+        addresses.sort_unstable();
+        addresses.dedup();
+        let Some(target) = session.targets.get(index) else { continue };
+        let named = session.symbolizer.symbolize(&target.image, &addresses);
+        names.extend(addresses.iter().map(|a| (index, *a)).zip(named));
+    }
+    ranked.iter().map(|stack| draw_stack(session, *stack, &names)).collect()
+}
+
+fn draw_stack(
+    session: &Session,
+    ranked: rank::Ranked,
+    names: &HashMap<Place, Vec<Frame>>,
+) -> Drawn {
+    let known = session.ledger.frames(ranked.id);
+    let target = known.and_then(|k| session.targets.iter().position(|t| t.slot == k.slot));
+    let mut frames = Vec::new();
+    let mut truncated = known.is_none();
+    if let (Some(known), Some(index)) = (known, target) {
+        truncated = known.ending == Ending::Depth;
+        for address in &known.frames {
+            match names.get(&(index, *address)) {
+                // A frame pointer that is none led out of all code: the stack ends here.
+                Some(named) if !named.is_empty() && is_code(session, index, *address) => {
+                    frames.extend(named.iter().cloned());
+                }
+                _ => break,
+            }
+        }
+    } else {
+        frames.push(Frame { function: Some(UNKNOWN_STACK.to_owned()), ..Frame::default() });
+    }
+    let pid = target.and_then(|index| session.targets.get(index)).map(|t| t.process.pid);
+    Drawn { ids: vec![ranked.id], ranked, pid, frames, truncated }
+}
+
+fn stack_report(
+    session: &Session,
+    snapshot: &Snapshot,
+    stack: Drawn,
+    scan_age_s: f64,
+) -> StackReport {
+    let mut totals = Totals::default();
+    let mut oldest_ns = None;
+    for id in &stack.ids {
+        totals += snapshot.stacks.get(id).copied().unwrap_or_default();
+        oldest_ns = oldest_ns.max(session.last_scan.ages.get(id).map(|ages| ages.oldest_ns));
+    }
+    StackReport {
+        id: stack.ranked.id,
+        pid: stack.pid,
+        totals,
+        outstanding_bytes: stack.ranked.bytes,
+        outstanding_blocks: stack.ranked.blocks,
+        growth_bytes_per_s: stack.ranked.growth,
+        oldest_age_s: oldest_ns.map(|age| age as f64 / 1e9 + scan_age_s),
+        verdict: verdict::judge(&session.history.series(&stack.ids), &totals),
+        culprit: culprit(&stack.frames),
+        frames: stack.frames,
+        truncated: stack.truncated,
+    }
+}
+
+/// What stands for the frames of a stack that could not be kept.
+const UNKNOWN_STACK: &str = "[stack not kept]";
+
+fn is_code(session: &Session, target: usize, address: Addr) -> bool {
+    // The return address may be the first behind a mapping, after a call that never returns.
+    let before = Addr(address.0.saturating_sub(1));
+    session
+        .targets
+        .get(target)
+        .and_then(|t| t.image.locate(before))
+        .is_some_and(|located| located.mapping.executable)
+}
+
+fn health(session: &mut Session, counters: &CounterValues) -> Health {
+    let warnings = session.symbolizer.warnings();
+    session.notes.extend(warnings);
+    let mut notes = session.notes.clone();
+    let mut probe_failures = Vec::new();
+    for target in &session.targets {
+        notes.extend(target.notes.iter().cloned());
+        probe_failures.extend(target.failures.iter().cloned());
+    }
+    notes.dedup();
+    Health {
+        allocs: counters.get(Counter::Allocs),
+        frees: counters.get(Counter::Frees),
+        matched_frees: counters.get(Counter::MatchedFrees),
+        unknown_frees: counters.get(Counter::UnknownFrees),
+        failed_allocs: counters.get(Counter::FailedAllocs),
+        reappeared: counters.get(Counter::Reappeared),
+        abandoned_calls: counters.get(Counter::AbandonedCalls),
+        filtered: counters.get(Counter::Filtered),
+        lost: lost(counters, session.ledger.collisions),
+        truncated_stacks: counters.get(Counter::TruncatedStacks),
+        probe_failures,
+        notes,
+    }
+}
+
+/// What was lost, by reason.
+pub fn lost(counters: &CounterValues, collisions: u64) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("blocks_full", counters.get(Counter::LostBlocksFull)),
+        ("blocks_full_bytes", counters.get(Counter::LostBlocksFullBytes)),
+        ("stacks_full", counters.get(Counter::LostStacksFull)),
+        ("stack_collisions", counters.get(Counter::LostStackCollisions) + collisions),
+        ("no_thread_state", counters.get(Counter::LostNoThreadState)),
+        ("too_deep", counters.get(Counter::LostTooDeep)),
+        ("unreadable", counters.get(Counter::LostUnreadable)),
+        ("exec", counters.get(Counter::LostExec)),
+    ])
+}
+
+fn cost(session: &mut Session, counters: &CounterValues, last: bool) -> Cost {
+    let hits = counters.get(Counter::Hits);
+    let stepped = counters.get(Counter::SteppedHits).min(hits);
+    // The last report waits for the measurement, if it is still under way.
+    let patience = if last { Duration::from_secs(3) } else { Duration::ZERO };
+    let Some(measured) = session.calibration.wait(patience) else {
+        return Cost { probe_hits: hits, ..Cost::default() };
+    };
+    let extra = (measured.stepped_ns - measured.empty_ns).max(0.0);
+    let spent_ns = hits as f64 * measured.traced_ns + stepped as f64 * extra;
+    let cpu_s: f64 = session.targets.iter().map(super::traced::Traced::cpu_s).sum();
+    Cost {
+        probe_hits: hits,
+        ns_per_hit: Some(if hits == 0 { measured.traced_ns } else { spent_ns / hits as f64 }),
+        target_cpu_share: (cpu_s > 0.0).then(|| (spent_ns / 1e9 / cpu_s).min(1.0)),
+    }
+}

@@ -1,0 +1,82 @@
+//! `leaktrace attach`: traces processes that run already.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+use super::args::{AttachArgs, StdoutFormat};
+use super::session::Session;
+use crate::model::Pid;
+use crate::report;
+use crate::target::{Image, Plan, PlannedProbe, Process};
+
+/// Traces, or with `--dry-run` only says how it would. Returns the exit code.
+///
+/// # Errors
+///
+/// When a process cannot be traced, or a report not be written.
+pub fn main(args: &AttachArgs) -> Result<u8> {
+    let mut pids: Vec<Pid> = args.pids.clone();
+    pids.sort_unstable();
+    pids.dedup();
+    if args.dry_run {
+        return dry_run(args, &pids);
+    }
+    // Before anything is loaded: most mistakes are found here.
+    let processes = pids.iter().map(|pid| Process::open(*pid)).collect::<Result<Vec<_>, _>>();
+    runtime()?.block_on(async {
+        let mut session = match processes {
+            Ok(processes) => {
+                let mut session = Session::open(&args.trace)?;
+                for process in processes {
+                    session.add(process)?;
+                }
+                session
+            }
+            Err(error) => {
+                // A wrong output file is the plainer mistake.
+                super::output::Outputs::check(&args.trace)?;
+                return Err(error.into());
+            }
+        };
+        session.begin()?;
+        let (code, _) = session.run().await?;
+        Ok(code)
+    })
+}
+
+/// The one runtime: everything happens in one thread.
+///
+/// # Errors
+///
+/// When the kernel has no more descriptors.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+fn dry_run(args: &AttachArgs, pids: &[Pid]) -> Result<u8> {
+    let mut stdout = std::io::stdout().lock();
+    for pid in pids {
+        let process = Process::open(*pid)?;
+        let image = Image::capture(*pid)?;
+        let plan = Plan::make(&image, &process.exe, args.trace.obj.as_deref())?;
+        let target = crate::model::Target {
+            pid: *pid,
+            comm: process.comm,
+            exe: process.exe,
+            start_time: process.start_time,
+        };
+        let probes: Vec<_> = plan.probes.iter().map(PlannedProbe::info).collect();
+        let (targets, failures) = ([target], &plan.failures);
+        if args.trace.format == StdoutFormat::Json {
+            report::plan::write_json(&targets, &probes, failures, &plan.covered, &mut stdout)?;
+        } else {
+            report::plan::write_text(&targets, &probes, failures, &plan.covered, &mut stdout)?;
+        }
+        for note in &plan.notes {
+            eprintln!("leaktrace: {note}");
+        }
+    }
+    stdout.flush()?;
+    Ok(0)
+}

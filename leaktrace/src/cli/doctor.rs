@@ -1,0 +1,156 @@
+//! `leaktrace doctor`: can this host, and this process, be traced, at what cost, and what to do if
+//! not.
+
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::args::DoctorArgs;
+use super::calibration::practice_kernel;
+use super::exit;
+use crate::model::{Pid, printable};
+use crate::probe::features::{self, Check};
+use crate::probe::{Kernel, Settings, practice};
+use crate::target::{Image, Plan, Process};
+
+/// Prints a line for each thing that matters. Returns the exit code: 0 when tracing is possible.
+///
+/// # Errors
+///
+/// When standard output cannot be written, or there is no such process.
+pub fn main(args: &DoctorArgs) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    let mut possible = features::require().is_ok();
+    let mut print = |check: &Check| -> Result<()> {
+        let mark = if check.advice.is_some() { "!!" } else { "ok" };
+        writeln!(out, "{mark}  {:<20} {}", check.name, printable(&check.found))?;
+        if let Some(advice) = &check.advice {
+            writeln!(out, "    {:<20} -> {}", "", printable(advice))?;
+        }
+        Ok(out.flush()?)
+    };
+    for check in features::checks() {
+        print(&check)?;
+    }
+    print(&features::jit())?;
+    if possible {
+        let kernel_half = check_kernel_half();
+        possible &= kernel_half.advice.is_none();
+        print(&kernel_half)?;
+        for check in check_probes() {
+            possible &= check.advice.is_none() || check.name != "return probes";
+            print(&check)?;
+        }
+    }
+    if let Some(pid) = args.pid {
+        for check in check_process(pid, possible)? {
+            possible &= check.advice.is_none() || !FATAL.contains(&check.name);
+            print(&check)?;
+        }
+    }
+    Ok(if possible { 0 } else { exit::IMPOSSIBLE })
+}
+
+/// What stands in the way of tracing a process.
+const FATAL: [&str; 3] = ["process", "allocators", "seccomp"];
+
+fn fine(name: &'static str, found: String) -> Check {
+    Check { name, found, advice: None }
+}
+
+fn problem(name: &'static str, found: String, advice: &str) -> Check {
+    Check { name, found, advice: Some(advice.to_owned()) }
+}
+
+fn check_kernel_half() -> Check {
+    let started = Instant::now();
+    match Kernel::load(&Settings::default()).and_then(|mut kernel| kernel.watch_processes()) {
+        Ok(()) => fine(
+            "kernel half",
+            format!("loads and verifies in {:.0} ms", started.elapsed().as_secs_f64() * 1e3),
+        ),
+        Err(error) => problem("kernel half", format!("{error:#}"), "use Linux 5.15 or later"),
+    }
+}
+
+/// Probes tried for real, on a child of leaktrace's own.
+fn check_probes() -> Vec<Check> {
+    let mut kernel = match practice_kernel() {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            return vec![problem("probes", format!("{error:#}"), "see the lines above")];
+        }
+    };
+    let mut checks = Vec::new();
+    checks.push(match practice::measure(&mut kernel) {
+        Ok(cost) => fine(
+            "cost of a probe",
+            format!(
+                "{:.0} ns empty, {:.0} ns in tracing (a malloc and free pair is three), {:.0} ns \
+                 where the kernel has to single-step",
+                cost.empty_ns, cost.traced_ns, cost.stepped_ns
+            ),
+        ),
+        Err(error) => problem(
+            "cost of a probe",
+            format!("{error:#}"),
+            "something forbids probes here: look for another tracer or a security module",
+        ),
+    });
+    checks.push(match practice::return_probe_kills_under_seccomp(&mut kernel) {
+        Ok(false) => fine("seccomp", "return probes pass seccomp filters".to_owned()),
+        Ok(true) => problem(
+            "seccomp on this host",
+            "return probes kill processes with a strict seccomp filter".to_owned(),
+            "such processes are refused; Linux 6.14 and current stable kernels have the fix",
+        ),
+        Err(error) => problem("seccomp on this host", format!("{error:#}"), "could not be tried"),
+    });
+    checks
+}
+
+fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
+    let process = Process::open(pid)?;
+    let mut checks = vec![fine("process", format!("{pid} {} ({})", process.comm, process.exe))];
+    let planned = Image::capture(pid).and_then(|image| Plan::make(&image, &process.exe, None));
+    match planned {
+        Ok(plan) => {
+            checks.push(fine("allocators", plan.allocators.join(", ")));
+            let stepped: Vec<&str> =
+                plan.probes.iter().filter(|p| !p.emulated).map(|p| p.function.as_str()).collect();
+            let found = format!("{} probes, {} single-stepped", plan.probes.len(), stepped.len());
+            checks.push(if stepped.is_empty() {
+                fine("plan", found)
+            } else {
+                problem("plan", found, &format!("calls of {} cost more", stepped.join(", ")))
+            });
+            for failure in &plan.failures {
+                let found =
+                    format!("{} in {}: {}", failure.function, failure.module, failure.error);
+                checks.push(problem("not probed", found, "its blocks will be missed"));
+            }
+            for note in &plan.notes {
+                checks.push(fine("note", note.clone()));
+            }
+        }
+        Err(error) => checks.push(problem("allocators", error.to_string(), "see above")),
+    }
+    checks.push(match process.seccomp {
+        0 => fine("seccomp", "no filter".to_owned()),
+        _ if !attachable => fine("seccomp", "a filter is set".to_owned()),
+        _ => {
+            let kills = practice_kernel()
+                .and_then(|mut kernel| practice::return_probe_kills_under_seccomp(&mut kernel));
+            match kills {
+                Ok(false) => fine("seccomp", "a filter is set, return probes pass it".to_owned()),
+                _ => problem(
+                    "seccomp",
+                    "a filter is set, and a return probe could kill the process".to_owned(),
+                    "it will not be traced on this kernel",
+                ),
+            }
+        }
+    });
+    Ok(checks)
+}

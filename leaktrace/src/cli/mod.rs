@@ -1,0 +1,51 @@
+//! The command line: arguments, and one file for each command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub mod args;
+pub mod assemble;
+pub mod attach;
+pub mod calibration;
+pub mod demo;
+pub mod doctor;
+pub mod exit;
+pub mod logging;
+pub mod output;
+pub mod run;
+pub mod session;
+pub mod traced;
+pub mod values;
+
+use args::{Arguments, Command};
+
+/// Runs the command that the arguments ask for.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version go to standard output and are a success; the rest is not.
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    logging::install(arguments.verbosity());
+    let result = match arguments.command {
+        None => attach::main(&arguments.attach),
+        Some(Command::Attach(attach)) => attach::main(&attach),
+        Some(Command::Run(run)) => run::main(&run),
+        Some(Command::Demo(demo)) => demo::main(&demo),
+        Some(Command::Doctor(doctor)) => doctor::main(&doctor),
+        Some(Command::Exec(exec)) => run::exec_main(&exec),
+        Some(Command::Practice { seccomp }) => {
+            crate::probe::practice::child_main(seccomp).map(|()| 0)
+        }
+        Some(Command::Symbolize) => crate::symbolize::worker_main().map(|()| 0),
+        Some(Command::DemoService { port_file }) => {
+            demo::service::main(port_file.as_deref()).map(|()| 0)
+        }
+    };
+    ExitCode::from(exit::code(result))
+}

@@ -1,0 +1,432 @@
+//! A trace under way: what `attach`, `run` and `demo` have in common.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use aya::maps::{MapData, RingBuf};
+use leaktrace_ebpf::records::{Counter, MAX_TARGETS};
+
+use super::args::TraceArgs;
+use super::assemble;
+use super::calibration::{Calibration, practice_kernel};
+use super::exit;
+use super::output::Outputs;
+use super::traced::Traced;
+use crate::analyse::History;
+use crate::collect::maps::CounterValues;
+use crate::collect::messages::{self, Exec};
+use crate::collect::{KernelMaps, Ledger, Live, Step, event_loop, kernel_log, ledger};
+use crate::model::{EndedBy, Pid, Report, Slot, Snapshot};
+use crate::probe::hold::{self, Waited};
+use crate::probe::{Kernel, Settings, features, practice};
+use crate::report::progress::{self, Progress};
+use crate::symbolize::{self, Symbolizer};
+use crate::target::{Process, TargetError};
+
+/// A trace under way.
+pub struct Session {
+    pub(super) args: TraceArgs,
+    pub(super) kernel: Kernel,
+    pub(super) maps: KernelMaps,
+    messages: RingBuf<MapData>,
+    live: Option<Live>,
+    pub(super) outputs: Outputs,
+    pub(super) targets: Vec<Traced>,
+    pub(super) ledger: Ledger,
+    pub(super) history: History,
+    pub(super) symbolizer: Symbolizer,
+    pub(super) calibration: Calibration,
+    pub(super) started: Instant,
+    pub(super) started_at: String,
+    pub(super) duration_s: Option<f64>,
+    /// The counters when counting began (afresh).
+    pub(super) counters_before: CounterValues,
+    /// What the reader of the report has to know of what happened.
+    pub(super) notes: Vec<String>,
+    pub(super) last_scan: assemble::LastScan,
+    next_slot: u16,
+    hold: bool,
+    last_progress: (Instant, u64),
+}
+
+impl Session {
+    /// Loads the kernel half; nothing is attached to any process yet.
+    ///
+    /// # Errors
+    ///
+    /// What is missing on this host or in the user's rights, and output files that cannot be
+    /// written.
+    pub fn open(args: &TraceArgs) -> Result<Self> {
+        let outputs = Outputs::check(args)?;
+        features::require()?;
+        let mut kernel = Kernel::load(&Settings {
+            max_blocks: args.max_blocks,
+            max_stacks: args.max_stacks,
+            min_size: args.min_size.unwrap_or(0),
+            max_size: args.max_size.unwrap_or(u64::MAX),
+            verbose: args.verbose >= 2,
+        })?;
+        let (maps, messages) = KernelMaps::take(kernel.ebpf())?;
+        if args.verbose >= 2 {
+            kernel_log::forward(kernel.ebpf());
+        }
+        kernel.watch_processes()?;
+        let live = Live::new(&messages, args.interval)?;
+        Ok(Self {
+            args: args.clone(),
+            kernel,
+            maps,
+            messages,
+            live: Some(live),
+            outputs,
+            targets: Vec::new(),
+            ledger: Ledger::default(),
+            history: History::default(),
+            symbolizer: Symbolizer::new(symbolize::Options::default()),
+            calibration: Calibration::start(),
+            started: Instant::now(),
+            started_at: String::new(),
+            duration_s: None,
+            counters_before: CounterValues::ZERO,
+            notes: Vec::new(),
+            last_scan: assemble::LastScan::default(),
+            next_slot: 0,
+            hold: false,
+            last_progress: (Instant::now(), 0),
+        })
+    }
+
+    /// Adds a process that runs already.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be traced.
+    pub fn add(&mut self, process: Process) -> Result<()> {
+        if process.seccomp != 0 {
+            refuse_if_return_probes_kill(&process)?;
+        }
+        let slot = self.take_slot()?;
+        let live = self.live.as_ref().context("the trace is over")?;
+        let pid = process.pid;
+        self.maps.watch(pid, slot, self.hold)?;
+        let only = self.args.obj.as_deref();
+        let traced = Traced::attach_only(&mut self.kernel, live, process, slot, only)?;
+        self.targets.push(traced);
+        Ok(())
+    }
+
+    /// Has a child of leaktrace's own stop at every exec until its probes are in. It is stopped
+    /// now, and about to call exec for the first time.
+    ///
+    /// Returns false when it ended without doing so.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be traced.
+    pub fn add_child_at_exec(&mut self, pid: Pid) -> Result<bool> {
+        self.hold = true;
+        self.maps.watch(pid, Slot(u16::MAX), true)?;
+        hold::resume(pid);
+        if !wait_for_exec(&mut self.messages, pid) {
+            return Ok(false);
+        }
+        match hold::run_to_libraries(&mut self.kernel, pid)? {
+            Waited::Stopped => {}
+            Waited::Ended => return Ok(false),
+            Waited::Neither => self.notes.push(
+                "the command was not seen to finish loading its libraries: its first allocations \
+                 may be missing"
+                    .to_owned(),
+            ),
+        }
+        self.add(Process::open(pid)?)?;
+        Ok(true)
+    }
+
+    fn take_slot(&mut self) -> Result<Slot> {
+        let slot = Slot(self.next_slot);
+        anyhow::ensure!(
+            u32::from(slot.0) < MAX_TARGETS,
+            "too many processes: {MAX_TARGETS} at most"
+        );
+        self.next_slot += 1;
+        Ok(slot)
+    }
+
+    /// Begins to count, now that every probe is in place.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn begin(&mut self) -> Result<()> {
+        self.counters_before = self.maps.counters()?;
+        for target in &mut self.targets {
+            target.open(&mut self.maps)?;
+        }
+        self.started = Instant::now();
+        self.started_at = jiff::Timestamp::now().to_string();
+        if let Some(live) = &mut self.live {
+            live.start(self.args.duration);
+        }
+        self.targets.iter().for_each(|target| self.announce(target));
+        Ok(())
+    }
+
+    fn announce(&self, target: &Traced) {
+        if self.outputs.is_quiet() {
+            return;
+        }
+        let probes = target.probes.len();
+        let stepped = target.probes.iter().filter(|p| !p.emulated).count();
+        let cost = if stepped == 0 { String::new() } else { format!(", {stepped} of them slow") };
+        let (pid, comm) = (target.process.pid, &target.process.comm);
+        eprintln!("leaktrace: tracing {pid} {comm} ({probes} probes{cost}); Ctrl-C ends it");
+    }
+
+    /// Traces until the end, and writes the last report. Returns the exit code.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or a report cannot be written.
+    pub async fn run(&mut self) -> Result<(u8, Report)> {
+        let mut live = self.live.take().context("the trace is over")?;
+        let ended_by = event_loop::run(&mut live, self).await?;
+        let report = self.finish(ended_by)?;
+        self.outputs.finish(&report)?;
+        Ok((exit_code(&report), report))
+    }
+
+    /// Ends the trace: counting stops at once, the probes come out while the report is made.
+    fn finish(&mut self, ended_by: EndedBy) -> Result<Report> {
+        for target in &self.targets {
+            self.maps.close_target(target.slot)?;
+        }
+        self.duration_s = Some(self.started.elapsed().as_secs_f64());
+        for target in &mut self.targets {
+            target.look_again();
+        }
+        let probes: Vec<_> = self.targets.iter_mut().filter_map(Traced::take_probes).collect();
+        let detaching = std::thread::Builder::new()
+            .spawn(move || probes.into_iter().map(crate::probe::Attached::detach).max());
+        self.messages()?;
+        let snapshot = self.snapshot()?;
+        self.history.add(&snapshot, true);
+        let limit = self.outputs.final_stacks();
+        let report = assemble::report(self, &snapshot, limit, Some(ended_by))?;
+        if let Ok(detaching) = detaching
+            && let Ok(Some(took)) = detaching.join()
+        {
+            log::info!("the probes came out in {:.0} ms", took.as_secs_f64() * 1e3);
+        }
+        Ok(report)
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        let at_s = self.duration_s.unwrap_or_else(|| self.started.elapsed().as_secs_f64());
+        ledger::snapshot(&self.maps, at_s)
+    }
+
+    /// Plans a process anew after its exec.
+    fn execed(&mut self, exec: Exec) -> Result<()> {
+        let Some(index) = self.targets.iter().position(|t| t.slot == exec.slot) else {
+            return Ok(());
+        };
+        // Frames of the old address space that are still on their way belong to it, too.
+        let stacks = self.ledger.forget(exec.slot);
+        self.maps.purge(exec.slot, &stacks)?;
+        if exec.held {
+            // However that goes, it must not stay stopped.
+            if let Err(error) = hold::run_to_libraries(&mut self.kernel, exec.pid) {
+                log::info!("process {}: {error:#}", exec.pid);
+            }
+        }
+        let planned = self.plan_anew(index, true);
+        if exec.held {
+            hold::resume(exec.pid);
+        }
+        planned
+    }
+
+    fn plan_anew(&mut self, index: usize, patient: bool) -> Result<()> {
+        let slot = self.take_slot()?;
+        let Some(target) = self.targets.get_mut(index) else { return Ok(()) };
+        let pid = target.process.pid;
+        let first_try = !target.awaits_probes;
+        target.awaits_probes = true;
+        match target.attach_anew(&mut self.kernel, slot, patient) {
+            Ok(true) => {
+                self.maps.watch(pid, slot, self.hold)?;
+                target.open(&mut self.maps)?;
+                let exe = &target.process.exe;
+                let at = self.started.elapsed().as_secs_f64();
+                let note = format!(
+                    "process {pid} called exec after {at:.1} s: its figures are about {exe}, from \
+                     then on"
+                );
+                if !self.outputs.is_quiet() {
+                    eprintln!("leaktrace: {note}");
+                }
+                self.notes.push(note);
+                if let Some(target) = self.targets.get(index) {
+                    self.announce(target);
+                }
+            }
+            Ok(false) => {
+                // The slot was not used.
+                self.next_slot = slot.0;
+                if first_try {
+                    log::info!("process {pid} has called exec and has no allocator yet");
+                }
+            }
+            Err(error) => {
+                self.next_slot = slot.0;
+                let gone = error.downcast_ref::<TargetError>();
+                if !matches!(gone, Some(TargetError::Gone { .. } | TargetError::Zombie { .. })) {
+                    target.awaits_probes = false;
+                    self.notes.push(format!(
+                        "process {pid} called exec and is not traced any more: {error:#}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn show_progress(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let now = Instant::now();
+        let counters = self.maps.counters()?.since(&self.counters_before);
+        let events = counters.get(Counter::Allocs) + counters.get(Counter::Frees);
+        let (then, before) = self.last_progress;
+        let seconds = (now - then).as_secs_f64().max(1e-3);
+        self.last_progress = (now, events);
+        let mut total = crate::model::Totals::default();
+        snapshot.stacks.values().for_each(|totals| total += *totals);
+        self.outputs.progress(&progress::line(&Progress {
+            elapsed_s: snapshot.at_s,
+            events_per_s: events.saturating_sub(before) as f64 / seconds,
+            live_blocks: total.outstanding_blocks(),
+            outstanding_bytes: total.outstanding_bytes(),
+            lost: assemble::lost(&counters, self.ledger.collisions).values().sum(),
+        }));
+        Ok(())
+    }
+}
+
+impl Step for Session {
+    fn messages(&mut self) -> Result<()> {
+        let mut execs = Vec::new();
+        while let Some(item) = self.messages.next() {
+            let Some(message) = messages::decode(&item) else {
+                log::debug!("a message of {} bytes makes no sense", item.len());
+                continue;
+            };
+            if let Some(messages::Message::Exec(exec)) = self.ledger.take(message) {
+                execs.push(exec);
+            }
+        }
+        for exec in execs {
+            self.execed(exec)?;
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        self.messages()?;
+        for index in 0..self.targets.len() {
+            if self.targets.get(index).is_some_and(|t| t.awaits_probes && !t.ended) {
+                self.plan_anew(index, false)?;
+            }
+        }
+        let snapshot = self.snapshot()?;
+        self.history.add(&snapshot, false);
+        self.show_progress(&snapshot)
+    }
+
+    fn refresh(&mut self) -> Result<()> {
+        self.messages()?;
+        self.targets.iter_mut().for_each(Traced::look_again);
+        if !self.outputs.is_live() {
+            return Ok(());
+        }
+        let report = assemble::report(self, &self.snapshot()?, self.outputs.live_stacks(), None)?;
+        self.outputs.refresh(&report)
+    }
+
+    fn report_now(&mut self) -> Result<()> {
+        self.messages()?;
+        self.targets.iter_mut().for_each(Traced::look_again);
+        let report = assemble::report(self, &self.snapshot()?, self.outputs.final_stacks(), None)?;
+        self.outputs.write_files(&report)?;
+        if self.outputs.is_live() {
+            self.outputs.refresh(&report)?;
+        }
+        Ok(())
+    }
+
+    fn count_afresh(&mut self) -> Result<()> {
+        for target in &self.targets {
+            self.maps.close_target(target.slot)?;
+        }
+        self.messages()?;
+        self.maps.clear()?;
+        self.history = History::default();
+        self.last_scan = assemble::LastScan::default();
+        self.begin()
+    }
+
+    fn exited(&mut self, pid: Pid) -> Result<ControlFlow<()>> {
+        for target in self.targets.iter_mut().filter(|t| t.process.pid == pid) {
+            target.ended = true;
+            self.maps.unwatch(pid);
+            drop(target.take_probes());
+        }
+        let goes_on = self.targets.iter().any(|t| !t.ended);
+        Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+}
+
+/// So many lost events in a hundred that the report proves nothing.
+const TOO_MANY_LOST_PERCENT: u64 = 5;
+
+fn exit_code(report: &Report) -> u8 {
+    let lost = report.health.lost_events();
+    if lost * 100 > report.health.allocs * TOO_MANY_LOST_PERCENT && lost > 0 {
+        eprintln!(
+            "leaktrace: {lost} events were lost, of {} allocations: too many for a verdict",
+            report.health.allocs
+        );
+        return exit::INCOMPLETE;
+    }
+    0
+}
+
+/// Waits for the exec of a child; false when it ended instead.
+fn wait_for_exec(messages: &mut RingBuf<MapData>, pid: Pid) -> bool {
+    loop {
+        while let Some(item) = messages.next() {
+            if let Some(messages::Message::Exec(exec)) = messages::decode(&item)
+                && exec.pid == pid
+            {
+                return hold::wait_for_stop(pid) == Waited::Stopped;
+            }
+        }
+        if matches!(crate::target::process::state(pid), None | Some('Z' | 'X' | 'x')) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// A target under seccomp is traced only where a return probe is known not to kill it.
+fn refuse_if_return_probes_kill(process: &Process) -> Result<()> {
+    let kills = practice_kernel()
+        .and_then(|mut kernel| practice::return_probe_kills_under_seccomp(&mut kernel))
+        .context("cannot find out whether the target's seccomp filter lets return probes pass")?;
+    if kills {
+        return Err(
+            TargetError::SeccompKills { pid: process.pid, comm: process.comm.clone() }.into()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! What userspace knows of the stacks: their frames by id, and the block ages of the last scan.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+
+use super::clock;
+use super::maps::KernelMaps;
+use super::messages::Message;
+use crate::model::{Slot, Snapshot, StackFrames, StackId};
+
+/// The stacks that the kernel half has told of.
+#[derive(Default)]
+pub struct Ledger {
+    stacks: HashMap<StackId, (u32, StackFrames)>,
+    /// Stacks that came twice under one id with different frames.
+    pub collisions: u64,
+}
+
+/// What the live blocks of one stack look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockAges {
+    /// Bytes in blocks that are at least as old as was asked.
+    pub bytes: u64,
+    /// The number of those blocks.
+    pub blocks: u64,
+    /// Age of the oldest block, in nanoseconds.
+    pub oldest_ns: u64,
+}
+
+impl Ledger {
+    /// Takes in a message; what is no stack comes back.
+    pub fn take(&mut self, message: Message) -> Option<Message> {
+        let Message::Stack { id, check, stack } = message else {
+            return Some(message);
+        };
+        match self.stacks.get(&id) {
+            None => {
+                self.stacks.insert(id, (check, stack));
+            }
+            Some((known_check, known)) if *known_check != check || known.frames != stack.frames => {
+                self.collisions += 1;
+            }
+            Some(_) => {}
+        }
+        None
+    }
+
+    /// The frames of a stack; `None` if they never arrived.
+    pub fn frames(&self, id: StackId) -> Option<&StackFrames> {
+        self.stacks.get(&id).map(|(_, frames)| frames)
+    }
+
+    /// Forgets the stacks of an address space that is gone; returns which.
+    pub fn forget(&mut self, slot: Slot) -> Vec<StackId> {
+        self.stacks.extract_if(|_, (_, stack)| stack.slot == slot).map(|(id, _)| id).collect()
+    }
+}
+
+/// All stacks' totals now; `at_s` is the time since the trace began.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn snapshot(maps: &KernelMaps, at_s: f64) -> Result<Snapshot> {
+    let mut stacks = HashMap::new();
+    maps.for_each_stack(|id, totals| {
+        if totals.allocated_blocks != 0 {
+            stacks.insert(id, totals);
+        }
+    })?;
+    Ok(Snapshot { at_s, stacks })
+}
+
+/// Looks at every live block: how old, and which are at least `min_age_ns` old.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn scan_ages(maps: &KernelMaps, min_age_ns: u64) -> Result<HashMap<StackId, BlockAges>> {
+    let now = clock::monotonic_ns();
+    let mut ages: HashMap<StackId, BlockAges> = HashMap::new();
+    maps.for_each_block(|block| {
+        let age = now.saturating_sub(block.born_ns);
+        let of_stack = ages.entry(StackId(block.stack_id)).or_default();
+        of_stack.oldest_ns = of_stack.oldest_ns.max(age);
+        if age >= min_age_ns {
+            of_stack.bytes += block.size;
+            of_stack.blocks += 1;
+        }
+    })?;
+    Ok(ages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Addr, Ending};
+
+    fn stack(id: u64, check: u32, frame: u64) -> Message {
+        Message::Stack {
+            id: StackId(id),
+            check,
+            stack: StackFrames {
+                slot: Slot(0),
+                frames: Box::new([Addr(frame)]),
+                ending: Ending::Complete,
+            },
+        }
+    }
+
+    #[test]
+    fn two_stacks_under_one_id_are_seen() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.take(stack(1, 1, 10)), None);
+        assert_eq!(ledger.take(stack(1, 1, 10)), None);
+        assert_eq!(ledger.collisions, 0);
+        assert_eq!(ledger.take(stack(1, 2, 11)), None);
+        assert_eq!(ledger.collisions, 1);
+        assert_eq!(ledger.frames(StackId(1)).unwrap().frames[0], Addr(10), "never overwritten");
+        assert_eq!(ledger.forget(Slot(0)), [StackId(1)]);
+        assert!(ledger.frames(StackId(1)).is_none());
+    }
+}

@@ -1,0 +1,17 @@
+//! From kernel records to a ledger of live blocks, and the one event loop. The only room that uses
+//! `aya::maps`.
+
+pub mod batch;
+pub mod clock;
+pub mod event_loop;
+pub mod kernel_log;
+pub mod ledger;
+pub mod live;
+pub mod maps;
+pub mod messages;
+pub mod readiness;
+
+pub use event_loop::{Event, Source, Step};
+pub use ledger::Ledger;
+pub use live::Live;
+pub use maps::KernelMaps;

@@ -1,0 +1,7 @@
+//! The command: parses, calls, exits.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    leaktrace::cli::main()
+}

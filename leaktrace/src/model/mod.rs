@@ -1,0 +1,15 @@
+//! The words that the other rooms talk in: plain values, no I/O, no clock.
+
+pub mod health;
+pub mod ids;
+pub mod printable;
+pub mod report;
+pub mod snapshot;
+
+pub use health::{Health, ProbeFailure};
+pub use ids::{Addr, Pid, Slot, StackId};
+pub use printable::printable;
+pub use report::{
+    Cost, EndedBy, Frame, Mode, ProbeInfo, Report, StackReport, Target, Trace, Verdict, VerdictKind,
+};
+pub use snapshot::{Ending, Snapshot, StackFrames, Totals};

@@ -1,0 +1,113 @@
+//! What a reader has to know about what was missed, and what to do about it.
+
+use super::units;
+use crate::model::Health;
+
+/// What is missing, in a few words: `123 events lost, 2 probes not placed`.
+pub(super) fn shortcomings(health: &Health) -> String {
+    let mut parts = Vec::new();
+    if health.lost_events() > 0 {
+        parts.push(format!("{} lost", units::counted(health.lost_events(), "event")));
+    }
+    if !health.probe_failures.is_empty() {
+        let probes = units::counted(health.probe_failures.len() as u64, "probe");
+        parts.push(format!("{probes} not placed"));
+    }
+    parts.join(", ")
+}
+
+/// The one line that every report has.
+pub(super) fn summary(health: &Health) -> String {
+    let seen = health.allocs.saturating_add(health.frees);
+    let matched = match health.frees {
+        0 => "no frees seen".to_owned(),
+        frees => {
+            let share = units::percent(health.matched_frees as f64 / frees as f64);
+            format!("{share} of frees matched")
+        }
+    };
+    let seen = units::counted(seen, "event");
+    if health.complete() {
+        format!("nothing lost, {seen} seen; {matched}")
+    } else {
+        format!("INCOMPLETE, {}; {seen} seen; {matched}", shortcomings(health))
+    }
+}
+
+/// The rest: one item for each loss, each probe that failed, each note.
+pub(super) fn details(health: &Health) -> Vec<String> {
+    let mut items = Vec::new();
+    for (&reason, &n) in &health.lost {
+        // Bytes are told with the events they belong to.
+        if n == 0 || reason.ends_with("_bytes") {
+            continue;
+        }
+        let bytes = match health.lost.get(format!("{reason}_bytes").as_str()) {
+            Some(&bytes) if bytes > 0 => format!(" ({})", units::bytes(bytes)),
+            _ => String::new(),
+        };
+        items.push(format!("lost {}{bytes}: {}", units::count(n), reason_and_advice(reason)));
+    }
+    for failure in &health.probe_failures {
+        items.push(format!(
+            "no probe on {} in {}: {}",
+            failure.function, failure.module, failure.error
+        ));
+    }
+    if health.truncated_stacks > 0 {
+        items.push(format!(
+            "{} had more frames than are kept: the outermost callers are missing, and paths that \
+             differ only there are counted as one",
+            units::counted(health.truncated_stacks, "allocation")
+        ));
+    }
+    let asides: Vec<String> = [
+        (
+            health.reappeared,
+            "block handed out again without a free seen",
+            "blocks handed out again without a free seen",
+        ),
+        (
+            health.abandoned_calls,
+            "call left by longjmp, an exception or its thread's end",
+            "calls left by longjmp, an exception or their thread's end",
+        ),
+        (health.failed_allocs, "failed allocation", "failed allocations"),
+        (
+            health.filtered,
+            "allocation outside --min-size and --max-size",
+            "allocations outside --min-size and --max-size",
+        ),
+    ]
+    .into_iter()
+    .filter(|(n, _, _)| *n > 0)
+    .map(|(n, one, many)| format!("{} {}", units::count(n), if n == 1 { one } else { many }))
+    .collect();
+    if !asides.is_empty() {
+        items.push(asides.join("; "));
+    }
+    items.extend(health.notes.iter().cloned());
+    items
+}
+
+fn reason_and_advice(reason: &str) -> String {
+    let known = match reason {
+        "blocks_full" => {
+            "the table of live blocks was full, so these blocks are in no figure; rerun with a \
+             larger --max-blocks"
+        }
+        "stacks_full" => {
+            "the table of stacks was full, so these blocks count under an unknown stack; rerun \
+             with a larger --max-stacks"
+        }
+        "stack_collisions" => {
+            "two stacks had the same id; the second one's blocks count under an unknown stack"
+        }
+        "no_thread_state" => "the kernel had no memory to remember a thread's call",
+        "too_deep" => "allocation calls nested deeper than is remembered",
+        "unreadable" => "the new block's address could not be read from the process",
+        "exec" => "calls between an exec and the new program's probes",
+        _ => return format!("reason `{reason}`"),
+    };
+    known.to_owned()
+}

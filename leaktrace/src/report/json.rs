@@ -1,0 +1,333 @@
+//! The schemas `leaktrace.report/1` and `leaktrace.plan/1`.
+//!
+//! Times are seconds, sizes and offsets are bytes, addresses and ids are strings of hex digits.
+//! Fields may be added, never renamed or given another meaning.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::model;
+
+pub(super) fn write(report: &model::Report, out: &mut dyn Write) -> io::Result<()> {
+    write_line(&Report::from(report), out)
+}
+
+pub(super) fn write_plan(
+    targets: &[model::Target],
+    probes: &[model::ProbeInfo],
+    failures: &[model::ProbeFailure],
+    covered: &[String],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let plan = Plan {
+        schema: "leaktrace.plan/1",
+        target: targets.first().map(Target::from),
+        targets: several(targets),
+        probes: probes.iter().map(Probe::from).collect(),
+        probe_failures: failures.iter().map(ProbeFailure::from).collect(),
+        covered,
+    };
+    write_line(&plan, out)
+}
+
+fn write_line(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}
+
+#[derive(Serialize)]
+struct Plan<'a> {
+    schema: &'static str,
+    target: Option<Target<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    targets: Option<Vec<Target<'a>>>,
+    probes: Vec<Probe<'a>>,
+    probe_failures: Vec<ProbeFailure<'a>>,
+    covered: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    /// The first one.
+    target: Option<Target<'a>>,
+    /// All, when there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    targets: Option<Vec<Target<'a>>>,
+    trace: Trace<'a>,
+    probes: Vec<Probe<'a>>,
+    health: Health<'a>,
+    cost: Cost,
+    totals: Totals,
+    stacks_outstanding: usize,
+    stacks: Vec<Stack<'a>>,
+}
+
+impl<'a> From<&'a model::Report> for Report<'a> {
+    fn from(report: &'a model::Report) -> Self {
+        Self {
+            schema: "leaktrace.report/1",
+            target: report.targets.first().map(Target::from),
+            targets: several(&report.targets),
+            trace: Trace::from(&report.trace),
+            probes: report.probes.iter().map(Probe::from).collect(),
+            health: Health::from(&report.health),
+            cost: Cost::from(report.cost),
+            totals: Totals {
+                outstanding_bytes: report.totals.outstanding_bytes(),
+                outstanding_blocks: report.totals.outstanding_blocks(),
+                flow: Flow::from(report.totals),
+            },
+            stacks_outstanding: report.stacks_outstanding,
+            stacks: report.stacks.iter().map(Stack::from).collect(),
+        }
+    }
+}
+
+fn several(targets: &[model::Target]) -> Option<Vec<Target<'_>>> {
+    (targets.len() > 1).then(|| targets.iter().map(Target::from).collect())
+}
+
+#[derive(Serialize)]
+struct Target<'a> {
+    pid: u32,
+    comm: &'a str,
+    exe: &'a str,
+    /// Clock ticks since boot.
+    start_time: u64,
+}
+
+impl<'a> From<&'a model::Target> for Target<'a> {
+    fn from(target: &'a model::Target) -> Self {
+        Self {
+            pid: target.pid.get(),
+            comm: &target.comm,
+            exe: &target.exe,
+            start_time: target.start_time,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Trace<'a> {
+    started_at: &'a str,
+    duration_s: f64,
+    mode: &'static str,
+    sample_bytes: u64,
+    /// Null while it goes on.
+    ended_by: Option<&'static str>,
+}
+
+impl<'a> From<&'a model::Trace> for Trace<'a> {
+    fn from(trace: &'a model::Trace) -> Self {
+        Self {
+            started_at: &trace.started_at,
+            duration_s: trace.duration_s,
+            mode: match trace.mode {
+                model::Mode::Exact => "exact",
+            },
+            sample_bytes: trace.sample_bytes,
+            ended_by: trace.ended_by.map(|why| match why {
+                model::EndedBy::Duration => "duration",
+                model::EndedBy::Signal => "signal",
+                model::EndedBy::TargetExit => "target-exit",
+            }),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Probe<'a> {
+    function: &'a str,
+    module: &'a str,
+    /// From the start of the file.
+    offset: u64,
+    function_offset: u64,
+    role: &'static str,
+    instruction: &'a str,
+    emulated: bool,
+}
+
+impl<'a> From<&'a model::ProbeInfo> for Probe<'a> {
+    fn from(probe: &'a model::ProbeInfo) -> Self {
+        Self {
+            function: &probe.function,
+            module: &probe.module,
+            offset: probe.file_offset,
+            function_offset: probe.function_offset,
+            role: probe.role,
+            instruction: &probe.instruction,
+            emulated: probe.emulated,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    allocs: u64,
+    frees: u64,
+    matched_frees: u64,
+    unknown_frees: u64,
+    failed_allocs: u64,
+    reappeared: u64,
+    abandoned_calls: u64,
+    filtered: u64,
+    lost: &'a BTreeMap<&'static str, u64>,
+    truncated_stacks: u64,
+    probe_failures: Vec<ProbeFailure<'a>>,
+    notes: &'a [String],
+    complete: bool,
+}
+
+impl<'a> From<&'a model::Health> for Health<'a> {
+    fn from(health: &'a model::Health) -> Self {
+        Self {
+            allocs: health.allocs,
+            frees: health.frees,
+            matched_frees: health.matched_frees,
+            unknown_frees: health.unknown_frees,
+            failed_allocs: health.failed_allocs,
+            reappeared: health.reappeared,
+            abandoned_calls: health.abandoned_calls,
+            filtered: health.filtered,
+            lost: &health.lost,
+            truncated_stacks: health.truncated_stacks,
+            probe_failures: health.probe_failures.iter().map(ProbeFailure::from).collect(),
+            notes: &health.notes,
+            complete: health.complete(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ProbeFailure<'a> {
+    function: &'a str,
+    module: &'a str,
+    error: &'a str,
+}
+
+impl<'a> From<&'a model::ProbeFailure> for ProbeFailure<'a> {
+    fn from(failure: &'a model::ProbeFailure) -> Self {
+        Self { function: &failure.function, module: &failure.module, error: &failure.error }
+    }
+}
+
+#[derive(Serialize)]
+struct Cost {
+    probe_hits: u64,
+    ns_per_hit: Option<f64>,
+    target_cpu_share: Option<f64>,
+}
+
+impl From<model::Cost> for Cost {
+    fn from(cost: model::Cost) -> Self {
+        Self {
+            probe_hits: cost.probe_hits,
+            ns_per_hit: cost.ns_per_hit,
+            target_cpu_share: cost.target_cpu_share,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Totals {
+    outstanding_bytes: u64,
+    outstanding_blocks: u64,
+    #[serde(flatten)]
+    flow: Flow,
+}
+
+/// What went in and out.
+#[derive(Serialize)]
+struct Flow {
+    allocated_bytes: u64,
+    allocated_blocks: u64,
+    freed_bytes: u64,
+    freed_blocks: u64,
+}
+
+impl From<model::Totals> for Flow {
+    fn from(totals: model::Totals) -> Self {
+        Self {
+            allocated_bytes: totals.allocated_bytes,
+            allocated_blocks: totals.allocated_blocks,
+            freed_bytes: totals.freed_bytes,
+            freed_blocks: totals.freed_blocks,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Stack<'a> {
+    id: String,
+    pid: Option<u32>,
+    outstanding_bytes: u64,
+    outstanding_blocks: u64,
+    #[serde(flatten)]
+    flow: Flow,
+    growth_bytes_per_s: f64,
+    oldest_age_s: Option<f64>,
+    verdict: Verdict<'a>,
+    /// Null when no scan was asked for.
+    reach: Option<()>,
+    truncated: bool,
+    /// An index in `frames`: where the program itself begins.
+    culprit: Option<usize>,
+    frames: Vec<Frame<'a>>,
+}
+
+impl<'a> From<&'a model::StackReport> for Stack<'a> {
+    fn from(stack: &'a model::StackReport) -> Self {
+        Self {
+            id: stack.id.to_string(),
+            pid: stack.pid.map(model::Pid::get),
+            outstanding_bytes: stack.outstanding_bytes,
+            outstanding_blocks: stack.outstanding_blocks,
+            flow: Flow::from(stack.totals),
+            growth_bytes_per_s: stack.growth_bytes_per_s,
+            oldest_age_s: stack.oldest_age_s,
+            verdict: Verdict { kind: stack.verdict.kind.name(), evidence: &stack.verdict.evidence },
+            reach: None,
+            truncated: stack.truncated,
+            culprit: stack.culprit,
+            frames: stack.frames.iter().map(Frame::from).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Verdict<'a> {
+    kind: &'static str,
+    evidence: &'a str,
+}
+
+#[derive(Serialize)]
+struct Frame<'a> {
+    ip: String,
+    function: Option<&'a str>,
+    module: Option<&'a str>,
+    module_offset: Option<u64>,
+    build_id: Option<&'a str>,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    column: Option<u32>,
+    inlined: bool,
+}
+
+impl<'a> From<&'a model::Frame> for Frame<'a> {
+    fn from(frame: &'a model::Frame) -> Self {
+        Self {
+            ip: frame.ip.to_string(),
+            function: frame.function.as_deref(),
+            module: frame.module.as_deref(),
+            module_offset: frame.module_offset,
+            build_id: frame.build_id.as_deref(),
+            file: frame.file.as_deref(),
+            line: frame.line,
+            column: frame.column,
+            inlined: frame.inlined,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The report as people read it in a terminal: what leaks first, then the evidence, then what was
+//! missed and what it cost.
+
+mod stack;
+
+use std::io::{self, Write};
+
+use super::{Style, health, names, units};
+use crate::model::{Cost, EndedBy, ProbeInfo, Report, StackReport, VerdictKind, printable};
+
+const NARROWEST: usize = 40;
+
+/// How a line stands out, when there are colours.
+#[derive(Clone, Copy)]
+enum Ink {
+    Plain,
+    Bold,
+    Faint,
+    Alarm,
+}
+
+pub(super) fn write(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let style = Style { width: style.width.max(NARROWEST), ..style };
+    let outstanding: Vec<&StackReport> = report
+        .stacks
+        .iter()
+        .filter(|stack| stack.outstanding_blocks > 0 || stack.outstanding_bytes > 0)
+        .collect();
+
+    write_lines(&header(report, style), Ink::Faint, style, out)?;
+    writeln!(out)?;
+    let (lines, ink) = conclusion(report, &outstanding, style);
+    write_lines(&lines, ink, style, out)?;
+    writeln!(out)?;
+    write_lines(&totals(report, style), Ink::Plain, style, out)?;
+    for (i, stack) in outstanding.iter().take(style.top).enumerate() {
+        writeln!(out)?;
+        stack::write(report, stack, i + 1, style, out)?;
+    }
+    writeln!(out)?;
+    if let Some(rest) = not_shown(report, &outstanding, style.top) {
+        write_lines(&[rest, String::new()], Ink::Faint, style, out)?;
+    }
+    let ink = if report.health.complete() { Ink::Plain } else { Ink::Alarm };
+    let summary = health::summary(&report.health);
+    write_lines(&names::wrap(&summary, style.width, "Health: ", "        "), ink, style, out)?;
+    for item in health::details(&report.health) {
+        write_lines(&names::wrap(&item, style.width, "  - ", "    "), Ink::Plain, style, out)?;
+    }
+    let cost = cost(report.cost, &report.probes);
+    write_lines(&names::wrap(&cost, style.width, "Cost:   ", "        "), Ink::Plain, style, out)
+}
+
+fn write_lines(lines: &[String], ink: Ink, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    lines.iter().try_for_each(|line| writeln!(out, "{}", inked(line, ink, style)))
+}
+
+fn inked(text: &str, ink: Ink, style: Style) -> String {
+    let code = match ink {
+        _ if !style.color || text.is_empty() => return text.to_owned(),
+        Ink::Plain => return text.to_owned(),
+        Ink::Bold => "1",
+        Ink::Faint => "2",
+        Ink::Alarm => "1;31",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// Who, for how long, in which order.
+fn header(report: &Report, style: Style) -> Vec<String> {
+    let who = match report.targets.as_slice() {
+        [] => "no process".to_owned(),
+        [target] => format!("{} (pid {})", target.comm, target.pid),
+        several => format!("{} processes", several.len()),
+    };
+    let ending = match report.trace.ended_by {
+        None => " so far",
+        Some(EndedBy::Duration) => "",
+        Some(EndedBy::Signal) => " until stopped",
+        Some(EndedBy::TargetExit) => " until its end",
+    };
+    let time = units::duration(report.trace.duration_s);
+    let line = format!("{who}, traced for {time}{ending}, ranked by {}", style.ranked_by);
+    let mut lines = names::wrap(&line, style.width, "leaktrace: ", "  ");
+    let since = printable(&report.trace.started_at);
+    match report.targets.as_slice() {
+        [] => {}
+        [target] => {
+            let exe = printable(&target.exe);
+            let room = style.width.saturating_sub(since.chars().count() + ", from ".len());
+            lines.push(format!("{}, from {since}", names::shorten_path(&exe, room)));
+        }
+        several => {
+            lines.push(format!("from {since}"));
+            lines.extend(several.iter().map(|target| {
+                let line = format!("  {}  {}", names::target(target), printable(&target.exe));
+                names::shorten_middle(&line, style.width)
+            }));
+        }
+    }
+    lines
+}
+
+/// The answer in a sentence or two.
+fn conclusion(report: &Report, stacks: &[&StackReport], style: Style) -> (Vec<String>, Ink) {
+    let growing = || stacks.iter().filter(|stack| stack.verdict.kind == VerdictKind::Growing);
+    let fastest = growing().reduce(|best, stack| {
+        // False for a NaN: of equals the one that ranks higher stays.
+        if stack.growth_bytes_per_s > best.growth_bytes_per_s { stack } else { best }
+    });
+    let caveat = match report.health.complete() {
+        true => "",
+        false => " Not everything was seen: see Health below.",
+    };
+    let Some(leak) = fastest else {
+        let undecided = |stack: &&StackReport| stack.verdict.kind == VerdictKind::Undecided;
+        let nothing_held = stacks.is_empty() && report.totals.outstanding_blocks() == 0;
+        let sentence = if nothing_held && report.totals.allocated_blocks == 0 {
+            "No allocation was seen."
+        } else if nothing_held {
+            "Nothing is outstanding: whatever was allocated was freed."
+        } else if stacks.first().is_none_or(undecided) {
+            "Undecided: traced for too short to tell what keeps growing."
+        } else {
+            "No stack keeps growing."
+        };
+        let sentence = format!("{sentence}{caveat}");
+        return (names::wrap(&sentence, style.width, "", ""), Ink::Bold);
+    };
+    let others = match growing().count().saturating_sub(1) as u64 {
+        0 => ".".to_owned(),
+        1 => "; 1 more stack grows.".to_owned(),
+        n => format!("; {} more stacks grow.", units::count(n)),
+    };
+    let what = format!(
+        "holds {} in {}, {} at present{others}{caveat}",
+        units::bytes(leak.outstanding_bytes),
+        units::counted(leak.outstanding_blocks, "block"),
+        units::rate(leak.growth_bytes_per_s),
+    );
+    let mut lines = vec![culprit(leak, style.width, "The leak: ")];
+    lines.extend(names::wrap(&what, style.width, "          ", "          "));
+    (lines, Ink::Alarm)
+}
+
+/// `lead`, the function, and where it is, in one line.
+fn culprit(stack: &StackReport, width: usize, lead: &str) -> String {
+    let Some(frame) = names::headline_frame(stack) else {
+        return format!("{lead}a stack without frames");
+    };
+    let room = width.saturating_sub(lead.chars().count());
+    let name = names::frame_name(frame);
+    let Some(location) = names::location(frame) else {
+        return format!("{lead}{}", names::shorten_function(&name, room));
+    };
+    let room = room.saturating_sub(" ()".len());
+    let spare = room.saturating_sub(name.chars().count());
+    let location = names::shorten_path(&location, spare.max(room / 2));
+    let name = names::shorten_function(&name, room.saturating_sub(location.chars().count()));
+    format!("{lead}{name} ({location})")
+}
+
+/// A small table.
+fn totals(report: &Report, style: Style) -> Vec<String> {
+    let totals = report.totals;
+    let mean = totals.outstanding_bytes() as f64 / report.trace.duration_s;
+    let mean = match mean.is_finite() {
+        true => format!("  {} on average", units::rate(mean)),
+        false => String::new(),
+    };
+    let line = |what: &str, bytes: u64, blocks: u64, more: &str| {
+        let (bytes, blocks) = (units::bytes(bytes), units::counted(blocks, "block"));
+        names::shorten_middle(&format!("{what:<12}{bytes:>10} in {blocks}{more}"), style.width)
+    };
+    vec![
+        line("outstanding", totals.outstanding_bytes(), totals.outstanding_blocks(), &mean),
+        line("allocated", totals.allocated_bytes, totals.allocated_blocks, ""),
+        line("freed", totals.freed_bytes, totals.freed_blocks, ""),
+    ]
+}
+
+/// How much is in the stacks below the last one shown.
+fn not_shown(report: &Report, outstanding: &[&StackReport], top: usize) -> Option<String> {
+    let shown = outstanding.len().min(top);
+    let all = report.stacks_outstanding.max(outstanding.len());
+    let count = match (all - shown) as u64 {
+        0 => return None,
+        1 => "1 more stack holds".to_owned(),
+        n => format!("{} more stacks hold", units::count(n)),
+    };
+    let sum = |stacks: &[&StackReport]| {
+        stacks.iter().fold(0_u64, |sum, stack| sum.saturating_add(stack.outstanding_bytes))
+    };
+    let (above, below) = outstanding.split_at_checked(shown)?;
+    if all == outstanding.len() {
+        return Some(format!("{count} {}.", units::bytes(sum(below))));
+    }
+    // With --min-age the totals say more than the stacks hold.
+    if outstanding.iter().any(|stack| stack.outstanding_bytes < stack.totals.outstanding_bytes()) {
+        return Some(format!("{count} less."));
+    }
+    let rest = report.totals.outstanding_bytes().saturating_sub(sum(above));
+    Some(format!("{count} {}.", units::bytes(rest)))
+}
+
+fn cost(cost: Cost, probes: &[ProbeInfo]) -> String {
+    let time = match cost.ns_per_hit {
+        Some(ns) => format!("{} ns each", units::count(ns.round() as u64)),
+        None => "time for each not measured".to_owned(),
+    };
+    let share = match cost.target_cpu_share {
+        Some(share) => format!("{} of the target's CPU time", units::percent(share)),
+        None => "share of the target's CPU time unknown".to_owned(),
+    };
+    let stepped = match probes.iter().filter(|probe| !probe.emulated).count() as u64 {
+        0 => String::new(),
+        n => {
+            format!("; {} single-stepped by the kernel, which is slow", units::counted(n, "probe"))
+        }
+    };
+    format!("{}, {time}, {share}{stepped}", units::counted(cost.probe_hits, "probe hit"))
+}

@@ -1,0 +1,133 @@
+//! One stack: what it holds, why it got its verdict, and its frames.
+
+use std::io::{self, Write};
+
+use super::{Ink, inked, write_lines};
+use crate::model::{Report, StackReport, VerdictKind};
+use crate::report::{Style, names, units};
+
+/// The frames of a stack that a refreshing view shows.
+const LIVE_FRAMES: usize = 24;
+/// Columns before a frame's name.
+const GUTTER: usize = 4;
+/// Columns between a frame's name and its place.
+const GAP: usize = 2;
+const INLINED: &str = " (inlined)";
+
+pub(super) fn write(
+    report: &Report,
+    stack: &StackReport,
+    rank: usize,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let ink = match stack.verdict.kind {
+        VerdictKind::Growing => Ink::Alarm,
+        VerdictKind::Steady | VerdictKind::Churning | VerdictKind::Undecided => Ink::Bold,
+    };
+    let headline = headline(report, stack, rank);
+    write_lines(&names::wrap(&headline, style.width, "", "    "), ink, style, out)?;
+    let evidence = &stack.verdict.evidence;
+    if !evidence.trim().is_empty() {
+        write_lines(&names::wrap(evidence, style.width, "    ", "    "), Ink::Plain, style, out)?;
+    }
+    write_frames(stack, style, out)
+}
+
+fn headline(report: &Report, stack: &StackReport, rank: usize) -> String {
+    let age = match stack.oldest_age_s {
+        Some(age) => format!(", oldest {}", units::duration(age)),
+        None => String::new(),
+    };
+    let mut line = format!(
+        "#{rank}  {} in {}, {}{age}: {}",
+        units::bytes(stack.outstanding_bytes),
+        units::counted(stack.outstanding_blocks, "block"),
+        units::rate(stack.growth_bytes_per_s),
+        stack.verdict.kind.name(),
+    );
+    if report.targets.len() > 1
+        && let Some(target) = report.targets.iter().find(|target| Some(target.pid) == stack.pid)
+    {
+        line.push_str(&format!(", {}", names::target(target)));
+    }
+    line
+}
+
+/// A frame's line, before it is fitted.
+struct Row {
+    mark: &'static str,
+    name: String,
+    inlined: bool,
+    location: Option<String>,
+}
+
+impl Row {
+    fn name_width(&self) -> usize {
+        self.name.chars().count() + if self.inlined { INLINED.len() } else { 0 }
+    }
+}
+
+fn write_frames(stack: &StackReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let limit = match style.live {
+        true => LIVE_FRAMES.max(stack.culprit.map_or(0, |culprit| culprit.saturating_add(1))),
+        false => usize::MAX,
+    };
+    let rows: Vec<Row> = stack
+        .frames
+        .iter()
+        .take(limit)
+        .enumerate()
+        .map(|(i, frame)| Row {
+            mark: if stack.culprit == Some(i) { "  > " } else { "    " },
+            name: names::frame_name(frame),
+            inlined: frame.inlined,
+            location: names::location(frame),
+        })
+        .collect();
+
+    let room = style.width.saturating_sub(GUTTER + GAP);
+    let widest = |width: &dyn Fn(&Row) -> usize| rows.iter().map(width).max().unwrap_or(0);
+    let places = widest(&|row| row.location.as_deref().map_or(0, |place| place.chars().count()));
+    let column = widest(&Row::name_width).min(room - places.min(room * 2 / 5));
+    for row in &rows {
+        write_row(row, column, style, out)?;
+    }
+    let cut = stack.frames.len() - rows.len();
+    let remark = if cut > 0 {
+        format!(
+            "    ... {} more frame{}",
+            units::count(cut as u64),
+            if cut == 1 { "" } else { "s" }
+        )
+    } else if stack.frames.is_empty() {
+        "    (no frames: its stack is not known)".to_owned()
+    } else if stack.truncated {
+        "    ... outer callers are missing: the stack could not be followed further".to_owned()
+    } else {
+        return Ok(());
+    };
+    writeln!(out, "{}", inked(&names::shorten_middle(&remark, style.width), Ink::Faint, style))
+}
+
+fn write_row(row: &Row, column: usize, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let suffix = if row.inlined { INLINED } else { "" };
+    // Without a place beside it, a name may run on.
+    let most = if row.location.is_some() { column } else { style.width - GUTTER };
+    let name = names::shorten_function(&row.name, most.saturating_sub(suffix.len()));
+    let ink = if row.mark.trim().is_empty() { Ink::Plain } else { Ink::Bold };
+    let Some(location) = &row.location else {
+        return writeln!(out, "{}", inked(&format!("{}{name}{suffix}", row.mark), ink, style));
+    };
+    let used = name.chars().count() + suffix.len();
+    let place = names::shorten_path(location, style.width - GUTTER - GAP - column);
+    writeln!(
+        out,
+        "{}{}{:gap$}{}",
+        inked(&format!("{}{name}", row.mark), ink, style),
+        inked(suffix, Ink::Faint, style),
+        "",
+        inked(&place, Ink::Faint, style),
+        gap = GAP + column.saturating_sub(used),
+    )
+}

@@ -1,0 +1,187 @@
+//! Where a module's debug information is: in itself, or in a separate file found by build id or by
+//! `.gnu_debuglink` (GDB's manual, "Debugging Information in Separate Files").
+//!
+//! Runs in the worker only. A target can put any file at the places that are searched, so a debug
+//! file counts only if its build id, or without one its CRC, is the module's; and only files of
+//! leaktrace's own system directory may refer to further files, which blazesym would open blindly.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::elf_facts::{DebugLink, ElfFacts, hex};
+use super::regular_file::{self, Links};
+
+/// Where distributions put debug files.
+pub(super) const DEBUG_DIR: &str = "/usr/lib/debug";
+
+/// A separate debug file.
+#[derive(Debug)]
+pub(super) struct DebugFile {
+    /// The file, open.
+    pub(super) file: File,
+    /// Whether its DWARF may be read: it does not refer to other files, or it may.
+    pub(super) dwarf: bool,
+}
+
+/// A place to look at.
+#[derive(Debug, PartialEq, Eq)]
+struct Candidate {
+    path: PathBuf,
+    /// Whether only root of leaktrace's own system can write there.
+    trusted: bool,
+}
+
+/// The separate debug file of a module: the one at `path` as the target sees it, whose root
+/// directory is `root`.
+pub(super) fn find(facts: &ElfFacts, path: &str, root: &Path) -> Option<DebugFile> {
+    let places = candidates(facts, path, root);
+    places.iter().find_map(|place| open_if_it_belongs(facts, place))
+}
+
+/// Whether DWARF in a target's file may be read: blazesym opens whatever other file it names.
+pub(super) fn stands_alone(facts: &ElfFacts) -> bool {
+    facts.debug_link.is_none() && !facts.has_supplement
+}
+
+fn candidates(facts: &ElfFacts, path: &str, root: &Path) -> Vec<Candidate> {
+    let own = Path::new("/");
+    let mut found = Vec::new();
+    let mut add = |root: &Path, relative: &Path, trusted: bool| {
+        found.push(Candidate { path: root.join(relative), trusted });
+    };
+    let debug_dir = Path::new(DEBUG_DIR.trim_start_matches('/'));
+    if let Some((first, rest)) = facts.build_id.as_deref().and_then(<[u8]>::split_first)
+        && !rest.is_empty()
+    {
+        let name = format!(".build-id/{}/{}.debug", hex(&[*first]), hex(rest));
+        add(own, &debug_dir.join(&name), true);
+        add(root, &debug_dir.join(&name), false);
+    }
+    if let Some(link) = &facts.debug_link
+        && is_file_name(&link.name)
+        && let Some(dir) = directory(path)
+    {
+        add(own, &debug_dir.join(dir).join(&link.name), true);
+        for root in [root, own] {
+            add(root, &dir.join(&link.name), false);
+            add(root, &dir.join(".debug").join(&link.name), false);
+        }
+        add(root, &debug_dir.join(dir).join(&link.name), false);
+    }
+    found
+}
+
+fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+}
+
+/// The directory of a mapped file, relative to the root.
+fn directory(path: &str) -> Option<&Path> {
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    let dir = Path::new(path.strip_prefix('/')?).parent()?;
+    let plain = dir.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+    (plain && !path.contains('\0')).then_some(dir)
+}
+
+fn open_if_it_belongs(module: &ElfFacts, place: &Candidate) -> Option<DebugFile> {
+    let file = regular_file::open(&place.path, Links::Follow).ok()?;
+    let facts = ElfFacts::read(&file).ok()?;
+    let belongs = match (&module.build_id, &module.debug_link) {
+        (Some(_), _) => facts.build_id == module.build_id,
+        (None, Some(DebugLink { crc, .. })) => crc32(&file).ok()? == *crc,
+        (None, None) => false,
+    };
+    if !belongs || !(facts.has_debug_info || facts.has_symbols) {
+        return None;
+    }
+    let trusted = place.trusted && file.metadata().ok()?.uid() == 0;
+    Some(DebugFile { file, dwarf: facts.has_debug_info && (trusted || stands_alone(&facts)) })
+}
+
+/// The CRC-32 (polynomial 0x04c11db7, reflected) of a file's content.
+fn crc32(file: &File) -> io::Result<u32> {
+    let mut crc = u32::MAX;
+    let mut block = vec![0; 1 << 16];
+    let mut at = 0;
+    loop {
+        // Not `read`: where the file's cursor is, nobody knows by now.
+        let length = file.read_at(&mut block, at)?;
+        if length == 0 {
+            return Ok(!crc);
+        }
+        at += length as u64;
+        for &byte in block.iter().take(length) {
+            let index = (crc as u8 ^ byte) as usize;
+            crc = crc >> 8 ^ CRC_TABLE.get(index).copied().unwrap_or(0);
+        }
+    }
+}
+
+const CRC_TABLE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut rest: &mut [u32] = &mut table;
+    let mut index = 0;
+    while let Some((entry, tail)) = rest.split_first_mut() {
+        let mut crc: u32 = index;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        *entry = crc;
+        rest = tail;
+        index += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc_of_the_standard_check_string() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "123456789").unwrap();
+        assert_eq!(crc32(&File::open(dir.path().join("f")).unwrap()).unwrap(), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn places_to_look_at() {
+        let check = |id: Option<&[u8]>, link: &str, path: &str, expected: &[&str]| {
+            let link = DebugLink { name: link.to_owned(), crc: 0 };
+            let mut facts = ElfFacts::default();
+            facts.build_id = id.map(<[u8]>::to_vec);
+            facts.debug_link = Some(link);
+            let found = candidates(&facts, path, Path::new("/r"));
+            let found: Vec<&str> = found.iter().map(|c| c.path.to_str().unwrap()).collect();
+            assert_eq!(found, expected);
+        };
+        check(
+            Some(&[0xab, 0xcd, 0x01]),
+            "",
+            "/bin/x",
+            &["/usr/lib/debug/.build-id/ab/cd01.debug", "/r/usr/lib/debug/.build-id/ab/cd01.debug"],
+        );
+        check(
+            None,
+            "x.debug",
+            "/opt/a/x (deleted)",
+            &[
+                "/usr/lib/debug/opt/a/x.debug",
+                "/r/opt/a/x.debug",
+                "/r/opt/a/.debug/x.debug",
+                "/opt/a/x.debug",
+                "/opt/a/.debug/x.debug",
+                "/r/usr/lib/debug/opt/a/x.debug",
+            ],
+        );
+        for (link, path) in
+            [("../x", "/a/x"), ("/dev/x", "/a/x"), ("..", "/a/x"), ("x", "a/x"), ("x", "/a/../b/x")]
+        {
+            check(None, link, path, &[]);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The process under trace, as it is on disk and in /proc: identity, mappings, ELF files,
+//! allocators in them, and the plan of where to probe. Reads only; never touches the process.
+
+pub mod allocators;
+pub mod decode;
+pub mod elf;
+pub mod error;
+pub mod image;
+pub mod maps;
+pub mod object_file;
+pub mod plan;
+pub mod process;
+
+pub use error::TargetError;
+pub use image::{Image, Located};
+pub use object_file::ObjectFile;
+pub use plan::{Plan, PlannedProbe, Role};
+pub use process::Process;

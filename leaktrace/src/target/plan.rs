@@ -1,0 +1,339 @@
+//! The probe plan: where in which file a probe will sit, and what it will cost. A value: making
+//! it attaches nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use leaktrace_ebpf::cookie::{Kind, NO_ARGUMENT, Signature};
+use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
+
+use super::allocators::{self, CATALOGUE, Entry};
+use super::decode::{self, Machine, Need, Placement, Transfer};
+use super::elf::{Elf, ElfError, Function};
+use super::error::TargetError;
+use super::image::Image;
+use super::object_file::ObjectFile;
+use crate::model::{Addr, ProbeFailure, ProbeInfo};
+
+/// The most code of one function that is decoded, in bytes.
+const LONGEST_FUNCTION: u64 = 64 << 10;
+/// What is decoded of a function whose symbol gives no size, in bytes.
+const UNKNOWN_FUNCTION: u64 = 64;
+
+/// What a probe is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Notes the arguments of an allocation.
+    AllocEntry,
+    /// Books the new block.
+    AllocReturn,
+    /// Books a free.
+    Free,
+}
+
+impl Role {
+    /// As the reports write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AllocEntry => "alloc-entry",
+            Self::AllocReturn => "alloc-return",
+            Self::Free => "free",
+        }
+    }
+}
+
+/// A probe to place.
+#[derive(Clone, Debug)]
+pub struct PlannedProbe {
+    /// The function, as people write it.
+    pub function: String,
+    /// Tells the functions of a plan apart.
+    pub function_index: u16,
+    /// How it is called.
+    pub signature: Signature,
+    /// The file.
+    pub file: Arc<ObjectFile>,
+    /// Where in the file, in bytes.
+    pub file_offset: u64,
+    /// Where in the function, in bytes.
+    pub function_offset: u64,
+    /// What it is for.
+    pub role: Role,
+    /// It books a new block, and sits on a return instruction rather than being a return probe.
+    pub on_return_instruction: bool,
+    /// The instruction under it.
+    pub instruction: String,
+    /// Whether the kernel emulates it.
+    pub emulated: bool,
+}
+
+impl PlannedProbe {
+    /// As the reports show it.
+    pub fn info(&self) -> ProbeInfo {
+        ProbeInfo {
+            function: self.function.clone(),
+            module: self.file.path.clone(),
+            file_offset: self.file_offset,
+            function_offset: self.function_offset,
+            role: self.role.name(),
+            instruction: self.instruction.clone(),
+            emulated: self.emulated,
+        }
+    }
+}
+
+/// Where to probe a process.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The probes.
+    pub probes: Vec<PlannedProbe>,
+    /// Where the code of the allocators is mapped: start (inclusive), end (exclusive).
+    pub allocator_code: Vec<(Addr, Addr)>,
+    /// The files that implement an allocator.
+    pub allocators: Vec<String>,
+    /// Functions that need no probe of their own: another name of one that has one, or all they do
+    /// is call one.
+    pub covered: Vec<String>,
+    /// Functions that cannot be probed, and why.
+    pub failures: Vec<ProbeFailure>,
+    /// Files that could not be read; one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Plans the probes for an address space.
+    ///
+    /// `only` restricts it to files whose path ends with it (`-O`).
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::NoAllocator`] when there is nothing to probe.
+    pub fn make(image: &Image, exe: &str, only: Option<&str>) -> Result<Self, TargetError> {
+        let mut plan = Self::default();
+        let mut files = 0;
+        for file in image.files().filter(|f| is_chosen(f, only)) {
+            files += 1;
+            if let Err(error) = plan.add_file(image, file) {
+                plan.notes.push(format!("{} was not looked into: {error}", file.path));
+            }
+        }
+        if plan.probes.is_empty() {
+            return Err(TargetError::NoAllocator {
+                pid: image.pid,
+                exe: exe.to_owned(),
+                files,
+                hint: plan.hint(only),
+            });
+        }
+        Ok(plan)
+    }
+
+    fn hint(&self, only: Option<&str>) -> String {
+        let mut hint = match only {
+            Some(only) => format!(" that match `{only}` (leave out --obj to look into all)"),
+            None => "; a static program needs its symbols (.symtab): use a build that is not \
+                     stripped"
+                .to_owned(),
+        };
+        for note in self.notes.iter().take(3) {
+            hint.push_str("; ");
+            hint.push_str(note);
+        }
+        for failure in self.failures.iter().take(3) {
+            hint.push_str(&format!("; {} cannot be probed: {}", failure.function, failure.error));
+        }
+        hint
+    }
+
+    fn add_file(&mut self, image: &Image, file: &Arc<ObjectFile>) -> Result<(), ElfError> {
+        let elf = Elf::open(file.file())?;
+        let (functions, aliases) = defined(&elf)?;
+        let defines = |name: &str| functions.iter().chain(&aliases).any(|(_, f)| f.name == name);
+        let is_allocator = defines("malloc") && defines("free");
+        let mut probed = false;
+        let mut route = None;
+        for (entry, function) in &functions {
+            if !entry.operator && !is_allocator {
+                continue;
+            }
+            if entry.wraps {
+                let route = match &mut route {
+                    Some(route) => route,
+                    None => route.insert(Route::through(&elf, &functions)?),
+                };
+                if route.is_taken_by(&elf, function) {
+                    if is_allocator {
+                        self.covered.push(allocators::display_name(entry.name));
+                    }
+                    continue;
+                }
+            }
+            probed |= self.add_function(&elf, file, entry, function);
+        }
+        if probed {
+            self.allocators.push(file.path.clone());
+            self.covered.extend(aliases.iter().map(|(e, _)| allocators::display_name(e.name)));
+            let room = MAX_ALLOCATOR_RANGES.saturating_sub(self.allocator_code.len());
+            self.allocator_code.extend(image.code_of(file.id).take(room).map(|m| (m.start, m.end)));
+        }
+        Ok(())
+    }
+
+    /// Adds the probes of one function; false when it cannot be probed.
+    fn add_function(
+        &mut self,
+        elf: &Elf<'_>,
+        file: &Arc<ObjectFile>,
+        entry: &Entry,
+        function: &Function,
+    ) -> bool {
+        let shown = allocators::display_name(entry.name);
+        let sites = match sites(elf, entry, function) {
+            Ok(sites) => sites,
+            Err(error) => {
+                let module = file.path.clone();
+                self.failures.push(ProbeFailure { function: shown, module, error });
+                return false;
+            }
+        };
+        let function_index = u16::try_from(self.probes.len()).unwrap_or(u16::MAX);
+        for site in sites {
+            self.probes.push(PlannedProbe {
+                function: shown.clone(),
+                function_index,
+                signature: entry.signature,
+                file: Arc::clone(file),
+                file_offset: site.file_offset,
+                function_offset: site.site.offset,
+                role: site.role,
+                on_return_instruction: site.on_return_instruction,
+                instruction: site.site.instruction,
+                emulated: site.site.emulated,
+            });
+        }
+        true
+    }
+}
+
+fn is_chosen(file: &ObjectFile, only: Option<&str>) -> bool {
+    if let Some(only) = only {
+        return file.path.trim_end_matches(" (deleted)").ends_with(only);
+    }
+    // Older glibc's dynamic loader has a malloc for itself, which nobody else calls.
+    !file.name().starts_with("ld-linux")
+}
+
+/// The functions of the catalogue that a file defines, by name.
+type Defined = Vec<(&'static Entry, Function)>;
+
+/// The functions of the catalogue that a file defines: one for each address, under the best name;
+/// and those that are another name of one of them.
+fn defined(elf: &Elf<'_>) -> Result<(Defined, Defined), ElfError> {
+    let mut ranked: Vec<(usize, &'static Entry, Function)> = elf
+        .functions(|name| allocators::find(name).is_some())?
+        .into_iter()
+        .filter_map(|function| {
+            let (rank, entry) = allocators::find(&function.name)?;
+            Some((rank, entry, function))
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, ..)| *rank);
+    let mut seen = HashSet::new();
+    Ok(ranked
+        .into_iter()
+        .map(|(_, entry, function)| (entry, function))
+        .partition(|(_, function)| seen.insert(function.address)))
+}
+
+/// A place in a function for a probe of one role.
+struct RoleSite {
+    role: Role,
+    on_return_instruction: bool,
+    site: decode::Site,
+    file_offset: u64,
+}
+
+/// The probes of one function: returns first, so that no entry is ever without its return.
+fn sites(elf: &Elf<'_>, entry: &Entry, function: &Function) -> Result<Vec<RoleSite>, String> {
+    let size = match function.size {
+        0 => UNKNOWN_FUNCTION,
+        size => size.min(LONGEST_FUNCTION),
+    };
+    let code = elf.code(function.address, size).map_err(|e| e.to_string())?;
+    let place = |role, on_return_instruction, site: decode::Site| {
+        let file_offset = function
+            .address
+            .checked_add(site.offset)
+            .and_then(|address| elf.file_offset(address))
+            .ok_or("its code lies outside of the file")?;
+        Ok::<_, String>(RoleSite { role, on_return_instruction, site, file_offset })
+    };
+    let entry_site = entry_site(entry.signature, &code, function.address)?;
+    if entry.signature.kind == Kind::Free {
+        return Ok(vec![place(Role::Free, false, entry_site)?]);
+    }
+    let mut sites = Vec::new();
+    if entry.throws {
+        if function.size == 0 || function.size > LONGEST_FUNCTION {
+            return Err("an exception may pass through it, and its size is not known".to_owned());
+        }
+        let exits = decode::exits(Machine::HOST, &code, function.address)
+            .map_err(|why| format!("an exception may pass through it, and {why}"))?;
+        for exit in exits {
+            sites.push(place(Role::AllocReturn, true, exit)?);
+        }
+    } else {
+        sites.push(place(Role::AllocReturn, false, entry_site.clone())?);
+    }
+    sites.push(place(Role::AllocEntry, false, entry_site)?);
+    Ok(sites)
+}
+
+fn entry_site(signature: Signature, code: &[u8], address: u64) -> Result<decode::Site, String> {
+    let arguments: Vec<u8> = [signature.size, signature.count, signature.pointer, signature.out]
+        .into_iter()
+        .filter(|&argument| argument != NO_ARGUMENT)
+        .collect();
+    let frees = signature.kind == Kind::Free;
+    let need = Need {
+        arguments: &arguments,
+        return_probe: !frees,
+        ignore_when_zero: frees.then_some(signature.pointer),
+    };
+    match decode::place(Machine::HOST, code, address, &need) {
+        Placement::At(site) => Ok(site),
+        Placement::Refused(why) => Err(why),
+    }
+}
+
+/// The ways out of a function that lead to another function of the catalogue.
+struct Route {
+    addresses: HashSet<u64>,
+    slots: HashMap<u64, String>,
+}
+
+impl Route {
+    fn through(elf: &Elf<'_>, functions: &[(&'static Entry, Function)]) -> Result<Self, ElfError> {
+        let named = |name: &str| CATALOGUE.iter().any(|entry| entry.name == name);
+        Ok(Self {
+            addresses: functions.iter().map(|(_, f)| f.address).collect(),
+            slots: elf.slots(named)?,
+        })
+    }
+
+    fn is_taken_by(&self, elf: &Elf<'_>, function: &Function) -> bool {
+        let size = function.size.clamp(1, LONGEST_FUNCTION);
+        let Ok(code) = elf.code(function.address, size) else { return false };
+        decode::transfers(Machine::HOST, &code, function.address).into_iter().any(|transfer| {
+            match transfer {
+                Transfer::Slot(slot) => self.slots.contains_key(&slot),
+                Transfer::Direct(to) => {
+                    let stub = elf.code(to, 32).unwrap_or_default();
+                    self.addresses.contains(&to)
+                        || decode::plt_slot(Machine::HOST, &stub, to)
+                            .is_some_and(|slot| self.slots.contains_key(&slot))
+                }
+            }
+        })
+    }
+}

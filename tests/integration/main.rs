@@ -1,0 +1,27 @@
+//! Does the real command, on real processes under the real kernel, say exactly what they leaked?
+//!
+//! Needs root, and fails without it. Every target is a program of `../programs` that knows its own
+//! truth; every wait has a condition and a deadline.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on panics"
+)]
+
+mod bad_input;
+mod commands;
+mod corrupt_objects;
+mod formats;
+mod interrupted_calls;
+mod languages;
+mod ledger;
+mod lifecycle;
+mod processes;
+mod programs;
+mod report;
+mod run;
+mod trace;
+mod under_load;

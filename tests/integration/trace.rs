@@ -1,0 +1,146 @@
+//! `leaktrace` as a child of the test.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::processes::{Lines, Target, need_root, send_signal, wait_for_exit};
+use crate::programs::leaktrace;
+use crate::report::Report;
+
+/// How the command ended, and everything it said.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// With exit code `code`; and never by a panic.
+    pub(crate) fn assert_code(&self, code: i32) {
+        assert_eq!(self.code, Some(code), "standard error:\n{}", self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+    }
+}
+
+/// A running command, in a directory of its own that goes with it.
+pub(crate) struct Trace {
+    child: Child,
+    out: Lines,
+    err: Lines,
+    dir: TempDir,
+}
+
+impl Trace {
+    /// Starts `leaktrace ARGS` and waits for nothing.
+    pub(crate) fn start<A: AsRef<OsStr>>(args: &[A]) -> Self {
+        need_root();
+        Self::spawn(Command::new(leaktrace()).args(args))
+    }
+
+    /// The same for a command that is set up already; it gets a directory to work in.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = command
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = Lines::of("leaktrace's standard output", child.stdout.take().unwrap());
+        let err = Lines::of("leaktrace's standard error", child.stderr.take().unwrap());
+        Self { child, out, err, dir }
+    }
+
+    /// Attaches to `target`, with a JSON report of all stacks to come, and waits until its probes
+    /// are in place.
+    pub(crate) fn attach(target: &Target, options: &[&str]) -> Self {
+        Self::attach_all(&[target], options)
+    }
+
+    /// The same for several targets.
+    pub(crate) fn attach_all(targets: &[&Target], options: &[&str]) -> Self {
+        let pids: Vec<String> = targets.iter().map(|target| target.pid().to_string()).collect();
+        let pids = pids.join(",");
+        let mut args = vec!["attach", "-p", &pids, "-o", "report.json", "--top", "1000"];
+        args.extend(options);
+        let mut trace = Self::start(&args);
+        for _ in targets {
+            trace.wait_for_tracing();
+        }
+        trace
+    }
+
+    /// Waits until it says that probes are in place.
+    pub(crate) fn wait_for_tracing(&mut self) -> String {
+        self.err.wait_for("leaktrace: tracing ")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        send_signal(&self.child, signal);
+    }
+
+    /// A file in its directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(&mut self) -> Ended {
+        let code = wait_for_exit(&mut self.child, "leaktrace").code();
+        Ended { code, stdout: self.out.all(), stderr: self.err.all() }
+    }
+
+    /// Waits until it has ended by itself, without an error, and reads its report.
+    pub(crate) fn report(&mut self) -> Report {
+        self.ended().assert_code(0);
+        Report::read(&self.file("report.json"))
+    }
+
+    /// Ends it by SIGINT, as Ctrl-C does, and reads its report.
+    pub(crate) fn interrupt(&mut self) -> Report {
+        self.signal(libc::SIGINT);
+        self.report()
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// Runs `leaktrace ARGS` to its end.
+pub(crate) fn command<A: AsRef<OsStr>>(args: &[A]) -> Ended {
+    Trace::start(args).ended()
+}
+
+/// Attaches to `program`, lets it do all its work, ends the trace, and gives the report: complete,
+/// with the target alive at its end.
+pub(crate) fn trace_program(program: &Path) -> Report {
+    let mut target = Target::start::<&str>(program, &[]);
+    let mut trace = Trace::attach(&target, &[]);
+    target.work();
+    let report = trace.interrupt();
+    report.assert_complete();
+    assert!(target.end().success(), "tracing must not change how the target ends");
+    report
+}
