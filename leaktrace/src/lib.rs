@@ -11,6 +11,7 @@
         clippy::unwrap_used,
         clippy::expect_used,
         clippy::indexing_slicing,
+        clippy::panic,
         reason = "tests panic to fail"
     )
 )]

@@ -21,6 +21,7 @@ mod ledger;
 mod lifecycle;
 mod processes;
 mod programs;
+mod readme;
 mod report;
 mod run;
 mod trace;

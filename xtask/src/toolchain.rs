@@ -16,12 +16,40 @@ use crate::workspace::{output, run};
 /// The bpf-linker that the lock file names.
 const BPF_LINKER: &str = "0.13.0";
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
-const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev"];
+const DEBIAN_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+
+/// A compiler that builds the standard library from its sources.
+pub(crate) struct Compiler {
+    pub(crate) rustc: PathBuf,
+    pub(crate) cargo: PathBuf,
+}
+
+impl Compiler {
+    /// Finds one, or installs Debian's. `what_for` is what the user is told.
+    pub(crate) fn ensure(what_for: &str) -> Result<Self> {
+        if let Some((rustc, cargo)) = rustup_nightly() {
+            return Ok(Self { rustc, cargo });
+        }
+        packages::ensure(&DEBIAN_COMPILER, what_for)
+            .context("or install rustup's nightly toolchain with its rust-src component")?;
+        Ok(Self { rustc: PathBuf::from("/usr/bin/rustc"), cargo: PathBuf::from("/usr/bin/cargo") })
+    }
+
+    /// Its cargo, told to use its rustc and to take the unstable options.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command
+            .env("RUSTC", &self.rustc)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env_remove("RUSTC_WRAPPER");
+        command
+    }
+}
 
 /// A toolchain for the BPF target.
 pub(crate) struct Toolchain {
-    rustc: PathBuf,
-    cargo: PathBuf,
+    compiler: Compiler,
     linker: PathBuf,
     /// The first line of `rustc --version`, the LLVM in it, and bpf-linker's version.
     pub(crate) versions: [(&'static str, String); 3],
@@ -30,16 +58,9 @@ pub(crate) struct Toolchain {
 impl Toolchain {
     /// Finds a toolchain, or installs one.
     pub(crate) fn ensure() -> Result<Self> {
-        let (rustc, cargo) = match rustup_nightly() {
-            Some(found) => found,
-            None => {
-                packages::ensure(&DEBIAN_PACKAGES, "the toolchain for the BPF object")
-                    .context("or install rustup's nightly toolchain with its rust-src component")?;
-                (PathBuf::from("/usr/bin/rustc"), PathBuf::from("/usr/bin/cargo"))
-            }
-        };
+        let compiler = Compiler::ensure("the toolchain for the BPF object")?;
         let linker = ensure_linker()?;
-        let verbose = output(Command::new(&rustc).arg("-vV"))?;
+        let verbose = output(Command::new(&compiler.rustc).arg("-vV"))?;
         let line = |prefix: &str| {
             verbose
                 .lines()
@@ -53,12 +74,12 @@ impl Toolchain {
             ("llvm", line("LLVM version:")),
             ("bpf-linker", BPF_LINKER.to_owned()),
         ];
-        Ok(Self { rustc, cargo, linker, versions })
+        Ok(Self { compiler, linker, versions })
     }
 
     /// A `cargo` that builds for BPF with this toolchain; the caller adds what to build.
     pub(crate) fn cargo(&self, root: &Path, bpf_target_arch: &str) -> Result<Command> {
-        let sysroot = output(Command::new(&self.rustc).args(["--print", "sysroot"]))?;
+        let sysroot = output(Command::new(&self.compiler.rustc).args(["--print", "sysroot"]))?;
         let sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
         let sources = sources.canonicalize().unwrap_or(sources);
         let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(
@@ -76,16 +97,12 @@ impl Toolchain {
             format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
             format!("--remap-path-prefix={}=/rust", sources.display()),
         ];
-        let mut command = Command::new(&self.cargo);
+        let mut command = self.compiler.command();
         command
             .current_dir(root)
-            .env("RUSTC", &self.rustc)
-            .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_CFG_BPF_TARGET_ARCH", bpf_target_arch)
             .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env_remove("RUSTC_WRAPPER")
             .args(["build", "--release", "-Z", "build-std=core"]);
         Ok(command)
     }

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_path_that_frees_churns() {
-        let noise = |t: f64| if (t * 2.0) as u64 % 2 == 0 { 500.0 } else { 700.0 };
+        let noise = |t: f64| if ((t * 2.0) as u64).is_multiple_of(2) { 500.0 } else { 700.0 };
         check(noise, 1_000_000_000, VerdictKind::Churning, 0.0);
     }
 

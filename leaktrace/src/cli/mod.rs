@@ -15,6 +15,7 @@ pub mod logging;
 pub mod output;
 pub mod run;
 pub mod session;
+pub mod steps;
 pub mod traced;
 pub mod values;
 

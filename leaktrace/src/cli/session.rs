@@ -1,11 +1,9 @@
 //! A trace under way: what `attach`, `run` and `demo` have in common.
 
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use aya::maps::{MapData, RingBuf};
-use leaktrace_ebpf::records::{Counter, MAX_TARGETS};
+use leaktrace_ebpf::records::MAX_TARGETS;
 
 use super::args::TraceArgs;
 use super::assemble;
@@ -15,12 +13,11 @@ use super::output::Outputs;
 use super::traced::Traced;
 use crate::analyse::History;
 use crate::collect::maps::CounterValues;
-use crate::collect::messages::{self, Exec};
-use crate::collect::{KernelMaps, Ledger, Live, Step, event_loop, kernel_log, ledger};
+use crate::collect::messages;
+use crate::collect::{KernelMaps, Ledger, Live, MessageRing, Step, event_loop, kernel_log, ledger};
 use crate::model::{EndedBy, Pid, Report, Slot, Snapshot};
 use crate::probe::hold::{self, Waited};
 use crate::probe::{Kernel, Settings, features, practice};
-use crate::report::progress::{self, Progress};
 use crate::symbolize::{self, Symbolizer};
 use crate::target::{Process, TargetError};
 
@@ -29,7 +26,7 @@ pub struct Session {
     pub(super) args: TraceArgs,
     pub(super) kernel: Kernel,
     pub(super) maps: KernelMaps,
-    messages: RingBuf<MapData>,
+    pub(super) messages: MessageRing,
     live: Option<Live>,
     pub(super) outputs: Outputs,
     pub(super) targets: Vec<Traced>,
@@ -45,9 +42,9 @@ pub struct Session {
     /// What the reader of the report has to know of what happened.
     pub(super) notes: Vec<String>,
     pub(super) last_scan: assemble::LastScan,
-    next_slot: u16,
-    hold: bool,
-    last_progress: (Instant, u64),
+    pub(super) next_slot: u16,
+    pub(super) hold: bool,
+    pub(super) last_progress: (Instant, u64),
 }
 
 impl Session {
@@ -144,7 +141,7 @@ impl Session {
         Ok(true)
     }
 
-    fn take_slot(&mut self) -> Result<Slot> {
+    pub(super) fn take_slot(&mut self) -> Result<Slot> {
         let slot = Slot(self.next_slot);
         anyhow::ensure!(
             u32::from(slot.0) < MAX_TARGETS,
@@ -173,7 +170,7 @@ impl Session {
         Ok(())
     }
 
-    fn announce(&self, target: &Traced) {
+    pub(super) fn announce(&self, target: &Traced) {
         if self.outputs.is_quiet() {
             return;
         }
@@ -222,167 +219,9 @@ impl Session {
         Ok(report)
     }
 
-    fn snapshot(&self) -> Result<Snapshot> {
+    pub(super) fn snapshot(&self) -> Result<Snapshot> {
         let at_s = self.duration_s.unwrap_or_else(|| self.started.elapsed().as_secs_f64());
         ledger::snapshot(&self.maps, at_s)
-    }
-
-    /// Plans a process anew after its exec.
-    fn execed(&mut self, exec: Exec) -> Result<()> {
-        let Some(index) = self.targets.iter().position(|t| t.slot == exec.slot) else {
-            return Ok(());
-        };
-        // Frames of the old address space that are still on their way belong to it, too.
-        let stacks = self.ledger.forget(exec.slot);
-        self.maps.purge(exec.slot, &stacks)?;
-        if exec.held {
-            // However that goes, it must not stay stopped.
-            if let Err(error) = hold::run_to_libraries(&mut self.kernel, exec.pid) {
-                log::info!("process {}: {error:#}", exec.pid);
-            }
-        }
-        let planned = self.plan_anew(index, true);
-        if exec.held {
-            hold::resume(exec.pid);
-        }
-        planned
-    }
-
-    fn plan_anew(&mut self, index: usize, patient: bool) -> Result<()> {
-        let slot = self.take_slot()?;
-        let Some(target) = self.targets.get_mut(index) else { return Ok(()) };
-        let pid = target.process.pid;
-        let first_try = !target.awaits_probes;
-        target.awaits_probes = true;
-        match target.attach_anew(&mut self.kernel, slot, patient) {
-            Ok(true) => {
-                self.maps.watch(pid, slot, self.hold)?;
-                target.open(&mut self.maps)?;
-                let exe = &target.process.exe;
-                let at = self.started.elapsed().as_secs_f64();
-                let note = format!(
-                    "process {pid} called exec after {at:.1} s: its figures are about {exe}, from \
-                     then on"
-                );
-                if !self.outputs.is_quiet() {
-                    eprintln!("leaktrace: {note}");
-                }
-                self.notes.push(note);
-                if let Some(target) = self.targets.get(index) {
-                    self.announce(target);
-                }
-            }
-            Ok(false) => {
-                // The slot was not used.
-                self.next_slot = slot.0;
-                if first_try {
-                    log::info!("process {pid} has called exec and has no allocator yet");
-                }
-            }
-            Err(error) => {
-                self.next_slot = slot.0;
-                let gone = error.downcast_ref::<TargetError>();
-                if !matches!(gone, Some(TargetError::Gone { .. } | TargetError::Zombie { .. })) {
-                    target.awaits_probes = false;
-                    self.notes.push(format!(
-                        "process {pid} called exec and is not traced any more: {error:#}"
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn show_progress(&mut self, snapshot: &Snapshot) -> Result<()> {
-        let now = Instant::now();
-        let counters = self.maps.counters()?.since(&self.counters_before);
-        let events = counters.get(Counter::Allocs) + counters.get(Counter::Frees);
-        let (then, before) = self.last_progress;
-        let seconds = (now - then).as_secs_f64().max(1e-3);
-        self.last_progress = (now, events);
-        let mut total = crate::model::Totals::default();
-        snapshot.stacks.values().for_each(|totals| total += *totals);
-        self.outputs.progress(&progress::line(&Progress {
-            elapsed_s: snapshot.at_s,
-            events_per_s: events.saturating_sub(before) as f64 / seconds,
-            live_blocks: total.outstanding_blocks(),
-            outstanding_bytes: total.outstanding_bytes(),
-            lost: assemble::lost(&counters, self.ledger.collisions).values().sum(),
-        }));
-        Ok(())
-    }
-}
-
-impl Step for Session {
-    fn messages(&mut self) -> Result<()> {
-        let mut execs = Vec::new();
-        while let Some(item) = self.messages.next() {
-            let Some(message) = messages::decode(&item) else {
-                log::debug!("a message of {} bytes makes no sense", item.len());
-                continue;
-            };
-            if let Some(messages::Message::Exec(exec)) = self.ledger.take(message) {
-                execs.push(exec);
-            }
-        }
-        for exec in execs {
-            self.execed(exec)?;
-        }
-        Ok(())
-    }
-
-    fn sample(&mut self) -> Result<()> {
-        self.messages()?;
-        for index in 0..self.targets.len() {
-            if self.targets.get(index).is_some_and(|t| t.awaits_probes && !t.ended) {
-                self.plan_anew(index, false)?;
-            }
-        }
-        let snapshot = self.snapshot()?;
-        self.history.add(&snapshot, false);
-        self.show_progress(&snapshot)
-    }
-
-    fn refresh(&mut self) -> Result<()> {
-        self.messages()?;
-        self.targets.iter_mut().for_each(Traced::look_again);
-        if !self.outputs.is_live() {
-            return Ok(());
-        }
-        let report = assemble::report(self, &self.snapshot()?, self.outputs.live_stacks(), None)?;
-        self.outputs.refresh(&report)
-    }
-
-    fn report_now(&mut self) -> Result<()> {
-        self.messages()?;
-        self.targets.iter_mut().for_each(Traced::look_again);
-        let report = assemble::report(self, &self.snapshot()?, self.outputs.final_stacks(), None)?;
-        self.outputs.write_files(&report)?;
-        if self.outputs.is_live() {
-            self.outputs.refresh(&report)?;
-        }
-        Ok(())
-    }
-
-    fn count_afresh(&mut self) -> Result<()> {
-        for target in &self.targets {
-            self.maps.close_target(target.slot)?;
-        }
-        self.messages()?;
-        self.maps.clear()?;
-        self.history = History::default();
-        self.last_scan = assemble::LastScan::default();
-        self.begin()
-    }
-
-    fn exited(&mut self, pid: Pid) -> Result<ControlFlow<()>> {
-        for target in self.targets.iter_mut().filter(|t| t.process.pid == pid) {
-            target.ended = true;
-            self.maps.unwatch(pid);
-            drop(target.take_probes());
-        }
-        let goes_on = self.targets.iter().any(|t| !t.ended);
-        Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     }
 }
 
@@ -402,7 +241,7 @@ fn exit_code(report: &Report) -> u8 {
 }
 
 /// Waits for the exec of a child; false when it ended instead.
-fn wait_for_exec(messages: &mut RingBuf<MapData>, pid: Pid) -> bool {
+fn wait_for_exec(messages: &mut MessageRing, pid: Pid) -> bool {
     loop {
         while let Some(item) = messages.next() {
             if let Some(messages::Message::Exec(exec)) = messages::decode(&item)

@@ -14,7 +14,11 @@ const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 /// Entries asked for at once. A bucket of the hash must fit in.
 const BATCH: usize = 4096;
 
-/// What may be read as plain bytes: no padding, no pointers, any bit pattern.
+/// What may be read as plain bytes.
+///
+/// # Safety
+///
+/// The type has no padding and no pointers, and any bit pattern is a value of it.
 #[expect(unsafe_code, reason = "a promise about layout")]
 pub unsafe trait Plain: Copy + Default {}
 // SAFETY: integers.

@@ -106,11 +106,11 @@ pub async fn run(source: &mut impl Source, step: &mut impl Step) -> Result<Ended
 mod tests {
     use super::*;
 
-    struct Script(std::vec::IntoIter<Event>);
+    struct Script<'a>(std::slice::Iter<'a, Event>);
 
-    impl Source for Script {
+    impl Source for Script<'_> {
         async fn next(&mut self) -> Result<Event> {
-            self.0.next().ok_or_else(|| anyhow::anyhow!("the script is over"))
+            self.0.next().copied().ok_or_else(|| anyhow::anyhow!("the script is over"))
         }
     }
 
@@ -149,7 +149,7 @@ mod tests {
 
     fn check(events: &[Event], said: &[&str], ended_by: EndedBy) {
         let mut log = Log { targets: 2, ..Log::default() };
-        let mut script = Script(events.to_vec().into_iter());
+        let mut script = Script(events.iter());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert_eq!(runtime.block_on(run(&mut script, &mut log)).unwrap(), ended_by);
         assert_eq!(log.said, said);

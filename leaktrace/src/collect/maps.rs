@@ -22,6 +22,9 @@ struct PlainData<T>(T);
 #[expect(unsafe_code, reason = "see above")]
 unsafe impl<T: Copy + 'static> aya::Pod for PlainData<T> {}
 
+/// The ring buffer through which the kernel half tells what cannot wait.
+pub type MessageRing = RingBuf<MapData>;
+
 /// The kernel half's maps.
 pub struct KernelMaps {
     blocks: OwnedFd,
@@ -38,7 +41,7 @@ impl KernelMaps {
     /// # Errors
     ///
     /// When the object lacks one, which a matching object does not.
-    pub fn take(ebpf: &mut Ebpf) -> Result<(Self, RingBuf<MapData>)> {
+    pub fn take(ebpf: &mut Ebpf) -> Result<(Self, MessageRing)> {
         let mut take = |name: &'static str| -> Result<Map> {
             ebpf.take_map(name).with_context(|| format!("the BPF object lacks the map {name}"))
         };

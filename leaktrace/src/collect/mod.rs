@@ -14,4 +14,4 @@ pub mod readiness;
 pub use event_loop::{Event, Source, Step};
 pub use ledger::Ledger;
 pub use live::Live;
-pub use maps::KernelMaps;
+pub use maps::{KernelMaps, MessageRing};

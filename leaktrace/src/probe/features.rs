@@ -112,8 +112,8 @@ pub fn checks() -> Vec<Check> {
         (lockdown == "confidentiality").then_some("boot without lockdown=confidentiality"),
     );
     let paranoid = read("/proc/sys/kernel/perf_event_paranoid");
-    let hindered = missing.iter().any(|c| *c == "CAP_PERFMON")
-        && paranoid.parse::<i32>().is_ok_and(|level| level > 1);
+    let hindered =
+        missing.contains(&"CAP_PERFMON") && paranoid.parse::<i32>().is_ok_and(|level| level > 1);
     add(
         "perf_event_paranoid",
         format!("{paranoid}{}", if hindered { "" } else { " (does not bind CAP_PERFMON)" }),

@@ -4,11 +4,11 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
-use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use aya::{Ebpf, EbpfLoader};
 use leaktrace_ebpf::records::UNKNOWN_STACK;
 
 #[cfg(target_arch = "x86_64")]
-static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/leaktrace.x86_64.bpf.o");
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/leaktrace.x86_64.bpf.o");
 /// The object for arm64 is not built yet: loading reports it.
 #[cfg(not(target_arch = "x86_64"))]
 static OBJECT: &[u8] = &[];

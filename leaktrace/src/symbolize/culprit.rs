@@ -79,12 +79,24 @@ const VARIANTS: &[&str] = &["__libc_", "__", "_", "_IO_", "_IO_new_", "je_", "tc
 /// If all frames are plumbing it is the first with a name, if none has a name the first with a
 /// module; `None` if there is no such frame either.
 pub fn culprit(frames: &[Frame]) -> Option<usize> {
-    let own = |f: &Frame| f.function.as_deref().is_some_and(|name| !is_plumbing(name));
+    let own = |f: &Frame| {
+        f.function.as_deref().is_some_and(|name| !is_plumbing(name))
+            && !f.file.as_deref().is_some_and(is_plumbing_file)
+    };
     frames
         .iter()
         .position(own)
         .or_else(|| frames.iter().position(|f| f.function.is_some()))
         .or_else(|| frames.iter().position(|f| f.module.is_some()))
+}
+
+/// Whether a source file is of a language's own library. Reduced DWARF names inlined functions
+/// without their path; their files still tell.
+fn is_plumbing_file(file: &str) -> bool {
+    (file.starts_with("/rustc/") && file.contains("/library/"))
+        || file.contains("/lib/rustlib/src/rust/library/")
+        || file.contains("/include/c++/")
+        || file.contains("/registry/src/") && file.contains("/hashbrown-")
 }
 
 /// Whether a demangled function only allocates on behalf of its caller.

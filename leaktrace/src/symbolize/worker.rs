@@ -226,13 +226,41 @@ impl Module {
             .symbolizer
             .symbolize(&Source::Elf(elf), Input::VirtOffset(&addresses))
             .map_err(|e| format!("{e:#}"))?;
+        let full_names = if dwarf { self.symbol_names(source, &addresses) } else { Vec::new() };
+        let mut full_names = full_names.into_iter();
         for (symbol, found) in open.into_iter().zip(found) {
+            let full_name = full_names.next().flatten();
             if let Some(found) = found.into_sym().filter(|sym| !sym.name.is_empty()) {
                 *symbol = functions_at(&found);
+                if let (Some(outermost), Some(full_name)) = (symbol.last_mut(), full_name)
+                    && says_more(&full_name, &outermost.function)
+                {
+                    outermost.function = full_name;
+                }
             }
         }
         Ok(())
     }
+
+    /// The names that the symbol table has for addresses.
+    fn symbol_names(&self, source: &NameSource, addresses: &[u64]) -> Vec<Option<String>> {
+        let mut elf = Elf::new(own_path(&source.file));
+        elf.debug_syms = false;
+        let found = self.symbolizer.symbolize(&Source::Elf(elf), Input::VirtOffset(addresses));
+        let named = found.unwrap_or_default().into_iter();
+        named.map(|found| Some(printable(&found.into_sym()?.name))).collect()
+    }
+}
+
+/// Whether a symbol's name is that of the same function with its path: reduced DWARF (Rust's
+/// `debug = "line-tables-only"`) has only the last part.
+fn says_more(symbol: &str, dwarf: &str) -> bool {
+    let last = |name: &str| {
+        let end = name.find(['<', '(']).unwrap_or(name.len());
+        name.get(..end).unwrap_or(name).to_owned()
+    };
+    let bare = last(dwarf);
+    !bare.is_empty() && !bare.contains("::") && symbol.contains(&format!("::{bare}"))
 }
 
 /// The functions at an address, innermost first.

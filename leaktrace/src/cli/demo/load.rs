@@ -66,7 +66,7 @@ fn visit(
     while !stop.load(Ordering::Relaxed) {
         turn += 1;
         let product = turn * 7919 % PRODUCTS;
-        let page = if turn % 3 == 0 { "receipt" } else { "product" };
+        let page = if turn.is_multiple_of(3) { "receipt" } else { "product" };
         writeln!(stream, "GET /{page}?id={product}&customer={customer}&session=s{turn}")?;
         answer.clear();
         if answers.read_line(&mut answer)? == 0 {

@@ -56,7 +56,6 @@ fn attach_arguments(args: &DemoArgs, pid: Pid) -> Result<Arguments> {
     line.push(format!("{}ms", args.duration.as_millis()).into());
     line.push("--output".into());
     line.push(args.output.clone().into_os_string());
-    line.extend(["--top".into(), "3".into()]);
     line.extend((0..args.verbose).map(|_| "-v".into()));
     Arguments::try_parse_from(line).context("the demo's own arguments")
 }

@@ -108,7 +108,7 @@ fn render_receipt(id: u64, query: &HashMap<String, String>) -> usize {
         layout.extend_from_slice(value.as_bytes());
     }
     let length = layout.len();
-    if id % FORGOTTEN_ONE_IN == 0 {
+    if id.is_multiple_of(FORGOTTEN_ONE_IN) {
         // "The printer still needs it", said whoever wrote this. It does not.
         std::mem::forget(layout);
     }

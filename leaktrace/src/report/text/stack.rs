@@ -54,6 +54,9 @@ fn headline(report: &Report, stack: &StackReport, rank: usize) -> String {
     line
 }
 
+/// So many frames of allocation plumbing are shown before all but the last are folded into one line.
+const LEAST_FOLDED: usize = 2;
+
 /// A frame's line, before it is fitted.
 struct Row {
     mark: &'static str,
@@ -73,11 +76,24 @@ fn write_frames(stack: &StackReport, style: Style, out: &mut dyn Write) -> io::R
         true => LIVE_FRAMES.max(stack.culprit.map_or(0, |culprit| culprit.saturating_add(1))),
         false => usize::MAX,
     };
+    // Whoever allocated on behalf of the culprit is one frame; the rest of that chain says nothing.
+    let folded = match stack.culprit {
+        Some(culprit) if (LEAST_FOLDED + 1..stack.frames.len()).contains(&culprit) => culprit - 1,
+        _ => 0,
+    };
+    if folded > 0 {
+        let remark = format!(
+            "    ... {} inside the language's library",
+            units::counted(folded as u64, "frame")
+        );
+        writeln!(out, "{}", inked(&remark, Ink::Faint, style))?;
+    }
     let rows: Vec<Row> = stack
         .frames
         .iter()
         .take(limit)
         .enumerate()
+        .skip(folded)
         .map(|(i, frame)| Row {
             mark: if stack.culprit == Some(i) { "  > " } else { "    " },
             name: names::frame_name(frame),
@@ -93,7 +109,7 @@ fn write_frames(stack: &StackReport, style: Style, out: &mut dyn Write) -> io::R
     for row in &rows {
         write_row(row, column, style, out)?;
     }
-    let cut = stack.frames.len() - rows.len();
+    let cut = stack.frames.len().saturating_sub(rows.len() + folded);
     let remark = if cut > 0 {
         format!(
             "    ... {} more frame{}",

@@ -1,0 +1,94 @@
+//! Everything that is tested without waiting for CI: the object's lock file, tidiness, and all of
+//! `cargo test`. Sets up a fresh Debian; elsewhere says what is missing.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::{root, run};
+use crate::{ebpf, packages, tidy};
+
+/// What a test starts or compiles against, and the Debian package that has it.
+const NEEDS: [(&str, &str); 8] = [
+    ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("/usr/include/stdio.h", "libc6-dev"),
+    ("objcopy", "binutils"),
+    ("strip", "binutils"),
+    ("bpftool", "bpftool"),
+    ("setpriv", "util-linux"),
+    ("mkfifo", "coreutils"),
+];
+
+/// Runs all tests, or those that are chosen, by arguments of `cargo test` and of the test programs.
+pub(crate) fn run_all(chosen: &[String], harness: &[String]) -> Result<()> {
+    be_root()?;
+    let path = path_of_an_administrator()?;
+    ensure_needs(&path)?;
+    ebpf::check()?;
+    tidy::check()?;
+    let cargo = || {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(root()).env("PATH", &path).args(["test", "--workspace", "--locked"]);
+        cargo
+    };
+    if chosen.is_empty() {
+        // First, so that what is printed last is about tests that there are.
+        run(cargo().arg("--doc")).context("an example in the documentation fails")?;
+    }
+    let mut tests = cargo();
+    tests.args(["--lib", "--bins", "--tests", "--no-fail-fast"]).args(chosen);
+    if !harness.is_empty() {
+        tests.arg("--").args(harness);
+    }
+    run(&mut tests).context("tests fail: their names are above")
+}
+
+fn be_root() -> Result<()> {
+    let user = fs::metadata("/proc/self").context("/proc is not mounted")?.uid();
+    if user != 0 {
+        bail!(
+            "the tests trace real processes and need root, which this is not (user {user}): run \
+             `sudo env \"PATH=$PATH\" cargo xtask test`"
+        );
+    }
+    Ok(())
+}
+
+/// `PATH`, and where Debian keeps what only root runs, which is not on the `PATH` behind `su`.
+fn path_of_an_administrator() -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::join_paths(env::split_paths(&path).chain(more)).context("PATH cannot be added to")
+}
+
+fn ensure_needs(path: &OsStr) -> Result<()> {
+    let missing: Vec<(&str, &str)> =
+        NEEDS.into_iter().filter(|(need, _)| !is_here(need, path)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    if !is_here("apt-get", path) {
+        let needs: Vec<&str> = missing.iter().map(|(need, _)| *need).collect();
+        bail!(
+            "the tests need {}, and there is no apt-get here to install it: install what matches \
+             Debian's {}",
+            needs.join(", "),
+            packages.join(" ")
+        );
+    }
+    packages::ensure(&packages, "for the tests")
+}
+
+fn is_here(need: &str, path: &OsStr) -> bool {
+    // Joined to a folder, an absolute path stays itself.
+    env::split_paths(path).any(|folder| folder.join(need).is_file())
+}

@@ -1,5 +1,0 @@
-//! Stub.
-use anyhow::Result;
-pub(crate) fn check() -> Result<()> {
-    Ok(())
-}
