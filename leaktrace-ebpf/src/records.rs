@@ -22,7 +22,8 @@ pub struct Block {
     pub size: u64,
     /// The stack that allocated it.
     pub stack_id: u64,
-    /// When it was allocated: `CLOCK_MONOTONIC`, nanoseconds.
+    /// When it was allocated: `CLOCK_MONOTONIC`, nanoseconds; up to one tick of the kernel's clock
+    /// (1 to 10 ms) too early.
     pub born_ns: u64,
 }
 const _: () = assert!(size_of::<Block>() == 24);

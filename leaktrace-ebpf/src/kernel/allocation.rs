@@ -6,7 +6,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::pt_regs,
-    helpers::generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
+    helpers::generated::bpf_get_attach_cookie,
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
@@ -21,6 +21,7 @@ use leaktrace_ebpf::{
 };
 
 use crate::kernel::{
+    clock::time_of_tick,
     globals,
     maps::{TARGETS, THREADS},
     registers::{RETURN_POPS, arch, read_u64},
@@ -67,7 +68,7 @@ pub(crate) fn allocation_entry(ctx: ProbeContext) -> u32 {
         call.flags = REALLOCATES;
         if pointer != 0 {
             let key = block_key(cookie.slot(), pointer);
-            ledger::reallocation_begins(&mut Maps, key, target.since_ns, call);
+            ledger::reallocation_begins(&mut Maps::new(), key, target.since_ns, call);
         }
     }
     0
@@ -133,11 +134,11 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     if call.flags & REALLOCATES != 0 && call.pointer != 0 {
         if pointer == 0 && call.size != 0 {
             let key = block_key(cookie.slot(), call.pointer);
-            ledger::reallocation_fails(&mut Maps, key, &call);
+            ledger::reallocation_fails(&mut Maps::new(), key, &call);
             count(Counter::FailedAllocs, 1);
             return 0;
         }
-        ledger::reallocation_succeeds(&mut Maps, &call);
+        ledger::reallocation_succeeds(&mut Maps::new(), &call);
         if pointer == 0 {
             return 0;
         }
@@ -153,13 +154,11 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     let slot = cookie.slot();
     let sp = entry_sp.wrapping_add(RETURN_POPS);
     let hashes = frame_pointers::walk(thread, slot, ip, sp, arch::frame_pointer(regs));
-    let block = Block {
-        size: call.size,
-        stack_id: keep_stack(thread, slot, hashes),
-        // SAFETY: a helper without arguments.
-        born_ns: unsafe { bpf_ktime_get_ns() },
-    };
-    ledger::allocated(&mut Maps, block_key(slot, pointer), &block, target.since_ns);
+    let (stack_id, mut maps) = keep_stack(thread, slot, hashes);
+    // What is booked now must not look older than the target's opening.
+    let born_ns = time_of_tick(thread, target.since_ns);
+    let block = Block { size: call.size, stack_id, born_ns };
+    ledger::allocated(&mut maps, block_key(slot, pointer), &block, target.since_ns);
     0
 }
 
@@ -183,7 +182,7 @@ pub(crate) fn free_entry(ctx: ProbeContext) -> u32 {
             return 0;
         }
     }
-    ledger::freed(&mut Maps, block_key(cookie.slot(), pointer), target.since_ns);
+    ledger::freed(&mut Maps::new(), block_key(cookie.slot(), pointer), target.since_ns);
     0
 }
 
@@ -270,7 +269,7 @@ fn abandon_top(thread: &mut Thread, slot: u16) {
     thread.open.pop();
     count(Counter::AbandonedCalls, 1);
     if call.flags & HAS_OLD != 0 && (call.function >> 16) as u16 == slot {
-        ledger::reallocation_fails(&mut Maps, block_key(slot, call.pointer), &call);
+        ledger::reallocation_fails(&mut Maps::new(), block_key(slot, call.pointer), &call);
     }
 }
 

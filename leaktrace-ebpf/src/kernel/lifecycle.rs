@@ -6,8 +6,8 @@ use aya_ebpf::{
         bpf_get_current_pid_tgid,
         generated::{bpf_get_ns_current_pid_tgid, bpf_ringbuf_output, bpf_send_signal},
     },
-    macros::{raw_tracepoint, uprobe},
-    programs::{ProbeContext, RawTracePointContext},
+    macros::{raw_tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use aya_log_ebpf::debug;
 use leaktrace_ebpf::{
@@ -86,6 +86,12 @@ pub(crate) fn hold_here(ctx: ProbeContext) -> u32 {
 /// An empty probe: what any probe costs.
 #[uprobe]
 pub(crate) fn empty(_ctx: ProbeContext) -> u32 {
+    0
+}
+
+/// An empty return probe.
+#[uretprobe]
+pub(crate) fn empty_return(_ctx: RetProbeContext) -> u32 {
     0
 }
 

@@ -20,7 +20,18 @@ use crate::kernel::{
 
 const EEXIST: i32 = -17;
 
-pub(crate) struct Maps;
+pub(crate) struct Maps {
+    /// The totals of the stack that allocates right now, when [`keep_stack`] has found them.
+    allocating: Option<*mut StackTotals>,
+}
+
+impl Maps {
+    /// For all but an allocation.
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self { allocating: None }
+    }
+}
 
 #[inline(always)]
 pub(crate) fn count(counter: Counter, n: u64) {
@@ -61,7 +72,11 @@ impl Store for Maps {
 
     #[inline(always)]
     fn book_allocated(&mut self, stack_id: u64, bytes: u64) {
-        if let Some(totals) = STACKS.get_ptr_mut(stack_id) {
+        let mut totals = self.allocating;
+        if totals.is_none() {
+            totals = STACKS.get_ptr_mut(stack_id);
+        }
+        if let Some(totals) = totals {
             // SAFETY: pointers into a map value.
             unsafe {
                 add(&raw mut (*totals).allocated_bytes, bytes);
@@ -88,9 +103,9 @@ impl Store for Maps {
 }
 
 /// Makes sure that the stack in `thread.stack`, with the hashes `(id, check)`, is known and its
-/// frames were sent; returns the id to book under.
+/// frames were sent; returns the id to book under, and the maps that know its totals.
 #[inline(always)]
-pub(crate) fn keep_stack(thread: &mut Thread, slot: u16, (id, check): (u64, u32)) -> u64 {
+pub(crate) fn keep_stack(thread: &mut Thread, slot: u16, (id, check): (u64, u32)) -> (u64, Maps) {
     if thread.stack.ending == ENDING_DEPTH {
         count(Counter::TruncatedStacks, 1);
     }
@@ -110,13 +125,13 @@ pub(crate) fn keep_stack(thread: &mut Thread, slot: u16, (id, check): (u64, u32)
     }
     let Some(totals) = totals else {
         count(Counter::LostStacksFull, 1);
-        return UNKNOWN_STACK;
+        return (UNKNOWN_STACK, Maps::new());
     };
     // SAFETY: a pointer to a map value, good until the end of the program.
     let (known_check, sent) = unsafe { ((*totals).check, (*totals).frames_sent) };
     if known_check != check {
         count(Counter::LostStackCollisions, 1);
-        return UNKNOWN_STACK;
+        return (UNKNOWN_STACK, Maps::new());
     }
     // Only what userspace has is marked as sent; frames that found no room go out next time.
     if sent == 0 {
@@ -127,7 +142,7 @@ pub(crate) fn keep_stack(thread: &mut Thread, slot: u16, (id, check): (u64, u32)
             count(Counter::RingFull, 1);
         }
     }
-    id
+    (id, Maps { allocating: Some(totals) })
 }
 
 #[inline(always)]

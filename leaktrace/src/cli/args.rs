@@ -63,6 +63,9 @@ pub enum Command {
         #[arg(long)]
         seccomp: bool,
     },
+    /// Probes that do nothing, where `attach` would put its own: what the benchmark compares with
+    #[command(name = "__empty-probes", hide = true)]
+    EmptyProbes(EmptyProbesArgs),
     /// The worker that reads the target's debug information
     #[command(name = "__symbolize", hide = true)]
     Symbolize,
@@ -186,6 +189,14 @@ pub struct ExecArgs {
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<std::ffi::OsString>,
+}
+
+/// Arguments of the hidden `__empty-probes`.
+#[derive(Debug, Args)]
+pub struct EmptyProbesArgs {
+    /// The process
+    #[arg(short, long, value_name = "PID")]
+    pub pid: Pid,
 }
 
 /// Formats for standard output.

@@ -10,6 +10,7 @@ pub mod attach;
 pub mod calibration;
 pub mod demo;
 pub mod doctor;
+pub mod empty_probes;
 pub mod exit;
 pub mod logging;
 pub mod output;
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
         Some(Command::Practice { seccomp }) => {
             crate::probe::practice::child_main(seccomp).map(|()| 0)
         }
+        Some(Command::EmptyProbes(probes)) => empty_probes::main(&probes),
         Some(Command::Symbolize) => crate::symbolize::worker_main().map(|()| 0),
         Some(Command::DemoService { port_file }) => {
             demo::service::main(port_file.as_deref()).map(|()| 0)

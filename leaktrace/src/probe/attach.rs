@@ -27,6 +27,25 @@ impl Attached {
     ///
     /// When no probe could be placed at all, or the process is gone.
     pub fn attach(kernel: &mut Kernel, plan: &Plan, pid: Pid, slot: Slot) -> Result<Self> {
+        Self::attach_programs(kernel, plan, pid, slot, tracing_program)
+    }
+
+    /// Attaches programs that do nothing where [`Attached::attach`] attaches those that trace.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attached::attach`].
+    pub fn attach_empty(kernel: &mut Kernel, plan: &Plan, pid: Pid) -> Result<Self> {
+        Self::attach_programs(kernel, plan, pid, Slot(0), empty_program)
+    }
+
+    fn attach_programs(
+        kernel: &mut Kernel,
+        plan: &Plan,
+        pid: Pid,
+        slot: Slot,
+        program: fn(&PlannedProbe) -> &'static str,
+    ) -> Result<Self> {
         let mut this =
             Self { links: Vec::new(), probes: Vec::new(), failures: plan.failures.clone() };
         let mut failed_function = None;
@@ -36,7 +55,7 @@ impl Attached {
             if failed_function == Some(probe.function_index) {
                 continue;
             }
-            match attach_one(kernel, probe, pid, slot) {
+            match attach_one(kernel, program(probe), probe, pid, slot) {
                 Ok(link) => {
                     this.links.push(link);
                     this.probes.push(probe.info());
@@ -85,18 +104,29 @@ fn detach_all(links: Vec<UProbeLink>) {
     });
 }
 
-fn attach_one(
-    kernel: &mut Kernel,
-    probe: &PlannedProbe,
-    pid: Pid,
-    slot: Slot,
-) -> Result<UProbeLink> {
-    let program = match probe.role {
+fn tracing_program(probe: &PlannedProbe) -> &'static str {
+    match probe.role {
         Role::AllocEntry => "allocation_entry",
         Role::AllocReturn if probe.on_return_instruction => "allocation_exit",
         Role::AllocReturn => "allocation_return",
         Role::Free => "free_entry",
-    };
+    }
+}
+
+fn empty_program(probe: &PlannedProbe) -> &'static str {
+    match probe.role {
+        Role::AllocReturn if !probe.on_return_instruction => "empty_return",
+        Role::AllocEntry | Role::AllocReturn | Role::Free => "empty",
+    }
+}
+
+fn attach_one(
+    kernel: &mut Kernel,
+    program: &str,
+    probe: &PlannedProbe,
+    pid: Pid,
+    slot: Slot,
+) -> Result<UProbeLink> {
     let cookie = Cookie::new(probe.signature, probe.function_index, slot.0, !probe.emulated);
     attach_at(kernel, program, &probe.file.proc_path(), probe.file_offset, cookie.0, pid)
 }

@@ -14,13 +14,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/leaktrace.x86_64.b
 static OBJECT: &[u8] = &[];
 
 /// The programs that sit on user code.
-const UPROBES: [&str; 6] = [
+const UPROBES: [&str; 7] = [
     "allocation_entry",
     "allocation_return",
     "allocation_exit",
     "free_entry",
     "hold_here",
     "empty",
+    "empty_return",
 ];
 
 /// What is fixed when the object is loaded.

@@ -1,7 +1,9 @@
 //! Unwinding by the chain of frame pointers: at each one lie the caller's frame pointer and the
 //! return address, in that order, on x86-64 and on arm64.
 //!
-//! The stack is copied in windows: a copy of 4 KiB costs less than three reads of one frame.
+//! The stack is copied in windows: a copy of 4 KiB costs less than three reads of one frame. The
+//! first window is as large as the thread's recent walks needed, since most stacks of a thread
+//! are alike and many are short.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use leaktrace_ebpf::{
@@ -76,6 +78,7 @@ pub(crate) fn walk(thread: &mut Thread, slot: u16, ip: u64, sp: u64, fp: u64) ->
     if ending == GOES_ON {
         ending = ENDING_DEPTH;
     }
+    remember_reach(thread, sp);
     thread.stack.frame_count = get!(thread.walk.count) as u32;
     thread.stack.ending = ending;
     get!(thread.walk.hasher).finish()
@@ -97,11 +100,14 @@ fn step(thread: &mut Thread) -> u32 {
     let mut offset = fp.wrapping_sub(get!(thread.walk.base));
     if offset.wrapping_add(FRAME_BYTES) > get!(thread.walk.valid) {
         // The first window begins at the stack pointer, if the first frame lies in it.
+        let mut wanted = WINDOW;
         if get!(thread.walk.valid) != 0 || offset > WINDOW - FRAME_BYTES {
             set!(thread.walk.base, fp);
             offset = 0;
+        } else if offset + FRAME_BYTES <= get!(thread.reach) {
+            wanted = get!(thread.reach);
         }
-        fill(thread);
+        fill(thread, wanted);
         if offset.wrapping_add(FRAME_BYTES) > get!(thread.walk.valid) {
             return ENDING_BROKEN;
         }
@@ -126,31 +132,47 @@ fn step(thread: &mut Thread) -> u32 {
     GOES_ON
 }
 
-/// Copies the stack from the walk's base into the window, and notes how many bytes are valid.
+/// Copies `wanted` bytes of the stack, from the walk's base on, into the window, and notes how many
+/// are valid.
 ///
 /// A copy that runs past the top of the stack faults and costs more than the rest of the walk,
 /// so the top is remembered.
 #[inline(always)]
-fn fill(thread: &mut Thread) {
+fn fill(thread: &mut Thread, wanted: u64) {
     let base = get!(thread.walk.base);
     let known_top = get!(thread.stack_top);
     let bytes;
-    if known_top > base && known_top - base < WINDOW {
+    if known_top > base && known_top - base < wanted {
         bytes = known_top - base;
-    } else if copy(thread, base, WINDOW) {
-        set!(thread.walk.valid, WINDOW);
+    } else if copy(thread, base, wanted) {
+        set!(thread.walk.valid, wanted);
         return;
     } else {
         bytes = PAGE - (base & (PAGE - 1));
         set!(thread.stack_top, base + bytes);
     }
-    let bytes = opaque(bytes) & (WINDOW - 1);
     set!(thread.walk.valid, if copy(thread, base, bytes) { bytes } else { 0 });
+}
+
+/// Notes how much of the stack above `sp` a walk needed. It shrinks slowly: a second copy costs
+/// more than a first that is too large.
+#[inline(always)]
+fn remember_reach(thread: &mut Thread, sp: u64) {
+    // One frame more than was found: the walk looks at it to know that it is over.
+    let used = get!(thread.walk.floor).wrapping_sub(sp).wrapping_add(2 * FRAME_BYTES);
+    let before = get!(thread.reach);
+    let shrunk = before - (before >> 3);
+    let reach = if used > shrunk { used } else { shrunk };
+    set!(thread.reach, if reach > WINDOW { WINDOW } else { reach });
 }
 
 #[inline(always)]
 fn copy(thread: &mut Thread, base: u64, bytes: u64) -> bool {
     let window = thread.window.as_mut_ptr().cast();
+    let bytes = opaque(bytes) & (2 * WINDOW - 1);
+    if bytes > WINDOW {
+        return false;
+    }
     // SAFETY: `bytes` is at most the size of the window, and the helper checks the source.
     unsafe { bpf_probe_read_user(window, bytes as u32, base as *const _) == 0 }
 }
