@@ -32,17 +32,12 @@ pub(crate) fn run_all(chosen: &[String], harness: &[String]) -> Result<()> {
     ensure_needs(&path)?;
     ebpf::check()?;
     tidy::check()?;
-    let cargo = || {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(root()).env("PATH", &path).args(["test", "--workspace", "--locked"]);
-        cargo
-    };
-    if chosen.is_empty() {
-        // First, so that what is printed last is about tests that there are.
-        run(cargo().arg("--doc")).context("an example in the documentation fails")?;
-    }
-    let mut tests = cargo();
-    tests.args(["--lib", "--bins", "--tests", "--no-fail-fast"]).args(chosen);
+    let mut tests = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    tests
+        .current_dir(root())
+        .env("PATH", &path)
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .args(chosen);
     if !harness.is_empty() {
         tests.arg("--").args(harness);
     }

@@ -180,27 +180,25 @@ fn arrows(room: &Room) -> String {
     }
 }
 
-/// Each room has a line in ARCHITECTURE.md, and its arrow is that of [`ROOMS`].
+/// Each room has a line with its arrow in ARCHITECTURE.md, and the arrow is that of [`ROOMS`].
 pub(super) fn check_architecture(file: &str, text: &str, findings: &mut Vec<Finding>) {
     for room in &ROOMS {
+        let arrow = |line| str::split_once(line, "->").or_else(|| line.split_once('→'));
+        let shown: Vec<(usize, &str)> = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| first_word(line) == room.name)
+            .filter_map(|(index, line)| Some((index + 1, arrow(line)?.1)))
+            .collect();
         let expected = arrows(room);
-        let lines: Vec<(usize, &str)> =
-            text.lines().enumerate().filter(|(_, line)| first_word(line) == room.name).collect();
         let mut complain = |line, says| {
             findings.push(Finding { file: file.to_owned(), line, says });
         };
-        if lines.is_empty() {
-            complain(1, format!("no line for the room {}: write `{expected}`", room.name));
+        if shown.is_empty() {
+            complain(1, format!("no arrow for the room {}: write `{expected}`", room.name));
         }
-        for (index, line) in lines {
-            if let Some((_, shown)) = line.split_once("->").or_else(|| line.split_once('→'))
-                && !agrees(room, shown)
-            {
-                complain(
-                    index + 1,
-                    format!("the arrow is not the one tidy checks, which is `{expected}`"),
-                );
-            }
+        for (line, _) in shown.into_iter().filter(|(_, shown)| !agrees(room, shown)) {
+            complain(line, format!("the arrow is not the one tidy checks, which is `{expected}`"));
         }
     }
 }
@@ -210,10 +208,11 @@ fn first_word(line: &str) -> &str {
     line.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(line)
 }
 
-/// Whether the words after an arrow name the rooms that `room` uses, and no other; remarks in
-/// brackets do not count.
+/// Whether the words after an arrow name the rooms that `room` uses, and no other. Remarks in
+/// brackets do not count, nor does the next column of a table, behind `|` or two spaces.
 fn agrees(room: &Room, shown: &str) -> bool {
-    let cell = shown.split('|').next().unwrap_or(shown);
+    let shown = shown.trim_start();
+    let cell = shown.split("  ").next().unwrap_or(shown).split('|').next().unwrap_or(shown);
     let outside = cell.split('(').enumerate().filter_map(|(index, part)| match index {
         0 => Some(part),
         _ => part.split_once(')').map(|(_, behind)| behind),

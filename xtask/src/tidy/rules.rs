@@ -57,6 +57,13 @@ pub(super) fn check(file: &str, source: &Source, findings: &mut Vec<Finding>) {
     for line in &source.ignores {
         complain(*line, "an ignored test passes unseen: make it run, or remove it".to_owned());
     }
+    for line in &source.examples {
+        complain(
+            *line,
+            "examples in documentation are not run here: write a test, or a `text` block"
+                .to_owned(),
+        );
+    }
     for (module, line) in &source.modules {
         if let Some(says) = super::files::name_objection(module) {
             complain(*line, says);

@@ -21,6 +21,8 @@ pub(super) struct Source {
     pub(super) bare_allows: Vec<usize>,
     /// `#[ignore]`.
     pub(super) ignores: Vec<usize>,
+    /// Where an example starts in documentation.
+    pub(super) examples: Vec<usize>,
     /// Modules with a body in this file.
     pub(super) modules: Vec<(String, usize)>,
 }
@@ -42,8 +44,13 @@ pub(super) fn read(file: &str, text: &str) -> Result<Source, (usize, String)> {
     read_tokens(tokens.clone(), &mut source);
     let parsed: syn::File =
         syn::parse2(tokens).map_err(|error| (line_of(error.span()), error.to_string()))?;
-    let mut reader =
-        Reader { source, module: module_of(file), imports: Vec::new(), named: Vec::new() };
+    let mut reader = Reader {
+        source,
+        module: module_of(file),
+        imports: Vec::new(),
+        named: Vec::new(),
+        in_example: false,
+    };
     reader.visit_file(&parsed);
     Ok(reader.finish())
 }
@@ -118,6 +125,8 @@ struct Reader {
     module: Vec<String>,
     imports: Vec<Import>,
     named: Vec<Named>,
+    /// Between the fences of an example in documentation.
+    in_example: bool,
 }
 
 impl Reader {
@@ -266,6 +275,13 @@ impl<'ast> Visit<'ast> for Reader {
         if path.is_ident("ignore") {
             self.source.ignores.push(line);
         }
+        if let syn::Meta::NameValue(pair) = &attribute.meta
+            && path.is_ident("doc")
+        {
+            self.read_documentation(&pair.value, line);
+        } else {
+            self.in_example = false;
+        }
         if let syn::Meta::List(list) = &attribute.meta {
             let reasonless = |tokens: TokenStream| !has_reason(tokens);
             if path.is_ident("allow") && reasonless(list.tokens.clone()) {
@@ -280,6 +296,19 @@ impl<'ast> Visit<'ast> for Reader {
 }
 
 impl Reader {
+    /// A line of `///` is an attribute of its own.
+    fn read_documentation(&mut self, value: &syn::Expr, line: usize) {
+        let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = value else { return };
+        for (index, text) in text.value().lines().enumerate() {
+            if let Some(language) = text.trim_start().strip_prefix("```") {
+                if !self.in_example && !language.starts_with("text") {
+                    self.source.examples.push(line + index);
+                }
+                self.in_example = !self.in_example;
+            }
+        }
+    }
+
     /// The attributes behind a condition.
     fn read_cfg_attr(&mut self, tokens: TokenStream, line: usize) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();

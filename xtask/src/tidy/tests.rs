@@ -208,6 +208,12 @@ fn no_test_is_ignored() {
 }
 
 #[test]
+fn an_example_that_is_not_run_is_none() {
+    check("xtask/src/a.rs", "/// So:\n/// ```\n/// f()\n/// ```\nfn f() {}", &[(2, "not run")]);
+    check("xtask/src/a.rs", "/// ```text\n/// f\n/// ```\nfn f() {}", &[]);
+}
+
+#[test]
 fn only_main_and_cli_exit() {
     let text = "use std::process;\nfn f() { process::exit(1) }";
     check("leaktrace/src/cli/exit.rs", text, &[]);
@@ -255,14 +261,15 @@ fn the_architecture_shows_the_arrows() {
         "- analyse/ -> model",
         "- recording/ -> model",
         "- collect/ -> model (and the shared records)",
-        "- probe/ -> target, model",
+        "    probe  -> target, model    how to collect what a report needs",
         "- target/ -> model",
-        "- model/ no I/O",
+        "- model/ -> nothing",
+        "=> report/ is also mentioned here",
     ];
     let text = lines.join("\n");
     check("ARCHITECTURE.md", &text, &[]);
-    let wrong = text.replace("probe/ -> target, model", "probe/ -> target, collect");
+    let wrong = text.replace("probe  -> target, model", "probe  -> target, collect");
     check("ARCHITECTURE.md", &wrong, &[(7, "probe -> target, model")]);
     let gone = text.replace("- model/", "- it/");
-    check("ARCHITECTURE.md", &gone, &[(1, "no line for the room model")]);
+    check("ARCHITECTURE.md", &gone, &[(1, "no arrow for the room model")]);
 }
