@@ -3,6 +3,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on panics"))]
 
 mod aarch64;
+mod bench;
 mod ebpf;
 mod packages;
 mod test;
@@ -33,6 +34,8 @@ enum Chore {
         #[arg(long, requires = "check")]
         rebuild: bool,
     },
+    /// Measure what leaktrace costs its target, beside empty probes and other tools.
+    Bench(bench::BenchArgs),
     /// Run every test, as root: what this machine lacks for them is installed first.
     Test {
         /// Which tests: arguments of `cargo test`, such as a test's name.
@@ -63,6 +66,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Ebpf { check: false, .. } => ebpf::build_and_lock(),
         Chore::Ebpf { check: true, rebuild: false } => ebpf::check(),
         Chore::Ebpf { check: true, rebuild: true } => ebpf::check_by_rebuilding(),
+        Chore::Bench(args) => bench::main(&args),
         Chore::Test { chosen, harness } => test::run_all(&chosen, &harness),
         Chore::Tidy => tidy::check(),
         Chore::CheckAarch64 => aarch64::check(),

@@ -1,0 +1,96 @@
+//! The programs of the benchmark: leaktrace in release, targets in C, and a library of the size of
+//! a large one; built when first needed, and kept in `target/bench`.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::{root, run};
+
+const SOURCES: [(&str, &str); 2] =
+    [("pairs", include_str!("programs/pairs.c")), ("blocks", include_str!("programs/blocks.c"))];
+const FLAGS: [&str; 4] = ["-O2", "-fno-omit-frame-pointer", "-w", "-o"];
+
+/// Functions in the large library: as many as there are in a browser's or a compiler's.
+const LIBRARY_FUNCTIONS: u32 = 300_000;
+/// Bytes of constants beside them, to pass 100 MiB with the symbols.
+const LIBRARY_CONSTANTS: u32 = 80 << 20;
+
+/// Where they are.
+pub(crate) struct Programs {
+    /// Of all that the benchmark writes.
+    pub(crate) directory: PathBuf,
+    pub(crate) leaktrace: PathBuf,
+    pub(crate) pairs: PathBuf,
+    pub(crate) blocks: PathBuf,
+}
+
+impl Programs {
+    /// Builds what is missing.
+    pub(crate) fn build() -> Result<Self> {
+        let directory = root().join("target/bench");
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        for (name, source) in SOURCES {
+            let file = directory.join(format!("{name}.c"));
+            fs::write(&file, source)?;
+            run(Command::new("gcc").args(FLAGS).arg(directory.join(name)).arg(&file))?;
+        }
+        Ok(Self {
+            leaktrace: build_leaktrace()?,
+            pairs: directory.join("pairs"),
+            blocks: directory.join("blocks"),
+            directory,
+        })
+    }
+
+    /// A shared library of more than 100 MiB, with a full symbol table.
+    pub(crate) fn large_library(&self) -> Result<PathBuf> {
+        let library = self.directory.join("liblarge.so");
+        if library.is_file() {
+            return Ok(library);
+        }
+        eprintln!("xtask: making a library of {LIBRARY_FUNCTIONS} functions (once)");
+        let source = self.directory.join("liblarge.s");
+        fs::write(&source, library_source()?)?;
+        // Linked beside its place: half a library must not be taken for one.
+        let fresh = self.directory.join("liblarge.so.new");
+        run(Command::new("gcc").args(["-shared", "-nostdlib", "-o"]).arg(&fresh).arg(&source))?;
+        fs::remove_file(&source)?;
+        fs::rename(&fresh, &library)?;
+        Ok(library)
+    }
+}
+
+/// In assembly, which is turned into an object a hundred times faster than C; `ret` is an
+/// instruction of x86-64 and of arm64.
+fn library_source() -> Result<String> {
+    let mut source = String::from(".text\n");
+    for number in 0..LIBRARY_FUNCTIONS {
+        let name = format!("a_function_of_a_large_library_whose_names_are_as_long_as_cxx_{number}");
+        writeln!(
+            source,
+            ".globl {name}\n.type {name},%function\n{name}: ret\n.size {name},.-{name}"
+        )?;
+    }
+    writeln!(source, ".section .rodata\n.fill {LIBRARY_CONSTANTS},1,7")?;
+    source.push_str(".section .note.GNU-stack,\"\",%progbits\n");
+    Ok(source)
+}
+
+/// Builds the command in release, in the directory that holds this very program.
+fn build_leaktrace() -> Result<PathBuf> {
+    let xtask = env::current_exe()?;
+    // target/<profile>/xtask
+    let target: &Path = xtask.ancestors().nth(2).context("xtask lies in no target directory")?;
+    let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
+    run(Command::new(cargo)
+        .args(["build", "--release", "--quiet", "--package", "leaktrace", "--target-dir"])
+        .arg(target)
+        .current_dir(root()))?;
+    Ok(target.join("release/leaktrace"))
+}
