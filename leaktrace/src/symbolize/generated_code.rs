@@ -7,11 +7,12 @@ use std::fs;
 use crate::model::Pid;
 use crate::target::Located;
 
-/// Whether a mapping is memory whose contents no file on disk has: a runtime can have put code
-/// there.
+/// Whether a mapping is code that no file on disk has: a runtime can have put it there. A broken
+/// stack's addresses may lie in `[heap]` or `[stack]`, which no perf map can name.
 pub(super) fn may_be_generated(located: &Located<'_>) -> bool {
-    let path = located.mapping.path.as_str();
-    located.mapping.file.is_none() && !path.starts_with("[v") || is_memory_file(path)
+    let mapping = located.mapping;
+    let unfiled = mapping.file.is_none() && !mapping.path.starts_with("[v");
+    mapping.executable && (unfiled || is_memory_file(&mapping.path))
 }
 
 /// Whether a mapped path is that of a file in memory, which need not be an ELF file.
@@ -63,6 +64,31 @@ fn place(pid: Pid, status: &str) -> Option<PerfMapPlace> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Addr;
+    use crate::target::maps::Mapping;
+
+    #[test]
+    fn data_is_no_generated_code() {
+        let check = |path: &str, executable, expected| {
+            let mapping = Mapping {
+                start: Addr(0x1000),
+                end: Addr(0x2000),
+                executable,
+                offset: 0,
+                file: None,
+                path: path.to_owned(),
+            };
+            let located = Located { mapping: &mapping, file: None, file_offset: 0 };
+            assert_eq!(may_be_generated(&located), expected, "{path} {executable}");
+        };
+        for path in ["[heap]", "[stack]", "", "/memfd:data (deleted)", "[vvar]"] {
+            check(path, false, false);
+        }
+        for path in ["", "[heap]", "/memfd:doublemapper (deleted)"] {
+            check(path, true, true);
+        }
+        check("[vdso]", true, false);
+    }
 
     #[test]
     fn a_process_in_a_container_writes_under_its_own_pid() {

@@ -200,7 +200,7 @@ impl Symbolizer {
                 continue;
             }
             let Some(file) = located.file else {
-                if !may_be_generated(located) {
+                if !is_memory_file(&located.mapping.path) {
                     let path = printable(&located.mapping.path);
                     self.warn(format!("{path} could not be opened; its frames have no names"));
                 }

@@ -292,6 +292,16 @@ fn places_without_a_file() {
 }
 
 #[test]
+fn an_address_in_the_stack_asks_for_no_perf_map() {
+    let image = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
+    let stack = image.mappings().iter().find(|m| m.path == "[stack]").unwrap();
+    let mut symbolizer = in_process();
+    let found = symbolizer.symbolize(&image, &[Addr(stack.start.0 + 16)]);
+    assert_eq!(found[0][0].module.as_deref(), Some("[stack]"));
+    assert_eq!(symbolizer.warnings(), Vec::<String>::new());
+}
+
+#[test]
 fn this_very_program() {
     let image = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
     let entry = this_very_program as fn() as usize as u64;
