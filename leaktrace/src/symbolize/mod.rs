@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 mod client;
 mod culprit;
 mod debug_file;
+mod demangle;
 mod elf_facts;
 mod generated_code;
 mod memory;

@@ -302,6 +302,21 @@ fn an_address_in_the_stack_asks_for_no_perf_map() {
 }
 
 #[test]
+fn a_c_function_named_f_is_not_float() {
+    let dir = tempfile::tempdir().unwrap();
+    for (options, lines) in [(&["-g"][..], true), (&[], false)] {
+        for name in ["a", "b", "f", "w"] {
+            let define = format!("-Douter={name}");
+            let running = Running::start(&compile(dir.path(), &[options, &[&define]].concat()));
+            let mut symbolizer = in_process();
+            let frames = frames_of(&mut symbolizer, &running);
+            assert_eq!(frames.last().unwrap().function.as_deref(), Some(name));
+            assert_eq!(frames.last().unwrap().line.is_some(), lines);
+        }
+    }
+}
+
+#[test]
 fn this_very_program() {
     let image = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
     let entry = this_very_program as fn() as usize as u64;

@@ -13,6 +13,7 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
 use super::debug_file::{self, DEBUG_DIR};
+use super::demangle::demangled;
 use super::elf_facts::ElfFacts;
 use super::memory;
 use super::perf_map::{self, PerfMapFile};
@@ -172,6 +173,8 @@ impl Module {
         sources.push(NameSource { file, dwarf: own_dwarf });
         let symbolizer = Symbolizer::builder()
             .enable_auto_reload(false)
+            // It takes a C function's whole name `f` for the code of `float`.
+            .enable_demangling(false)
             .set_debug_dirs(Some([DEBUG_DIR]))
             .build();
         Ok(Self { facts, symbolizer, sources, has_names, notes })
@@ -248,7 +251,7 @@ impl Module {
         elf.debug_syms = false;
         let found = self.symbolizer.symbolize(&Source::Elf(elf), Input::VirtOffset(addresses));
         let named = found.unwrap_or_default().into_iter();
-        named.map(|found| Some(printable(&found.into_sym()?.name))).collect()
+        named.map(|found| Some(printable(&demangled(&found.into_sym()?.name)))).collect()
     }
 }
 
@@ -274,7 +277,7 @@ fn functions_at(found: &Sym<'_>) -> Vec<Symbol> {
 
 fn symbol(name: &str, code: Option<&CodeInfo<'_>>) -> Symbol {
     Symbol {
-        function: printable(name),
+        function: printable(&demangled(name)),
         file: code.map(|c| printable(&c.to_path().to_string_lossy())),
         line: code.and_then(|c| c.line).filter(|&line| line != 0),
         column: code.and_then(|c| c.column).filter(|&column| column != 0).map(u32::from),
