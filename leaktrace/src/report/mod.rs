@@ -21,6 +21,8 @@ use std::io::{self, Write};
 
 use crate::model::Report;
 
+pub use names::wrap_lines as wrap;
+
 /// A format that a report can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {

@@ -90,14 +90,31 @@ pub(super) fn shorten_middle(text: &str, width: usize) -> String {
 /// Breaks text between words: every line at most `width` wide, the first one behind `first`, the
 /// others behind `rest`. A word that fits no line loses its middle.
 pub(super) fn wrap(text: &str, width: usize, first: &str, rest: &str) -> Vec<String> {
+    broken(text, width, first, rest, shorten_middle)
+}
+
+/// The lines of a text, broken between words: at most `width` wide but for a word that fits no line,
+/// which stays whole. A blank line stays.
+pub fn wrap_lines(text: &str, width: usize) -> Vec<String> {
+    let whole = |word: &str, _| word.to_owned();
+    text.lines().flat_map(|line| broken(line, width, "", "", whole)).collect()
+}
+
+/// Breaks text between words; `fit` gets each word and the room that is left for it.
+fn broken(
+    text: &str,
+    width: usize,
+    first: &str,
+    rest: &str,
+    fit: fn(&str, usize) -> String,
+) -> Vec<String> {
     let text = printable(text);
     let mut lines = Vec::new();
     let mut line = first.to_owned();
     let mut used = first.chars().count();
     let mut empty = true;
     for word in text.split_whitespace() {
-        let mut length = word.chars().count();
-        if !empty && used + 1 + length > width {
+        if !empty && used + 1 + word.chars().count() > width {
             lines.push(std::mem::replace(&mut line, rest.to_owned()));
             used = rest.chars().count();
             empty = true;
@@ -106,10 +123,9 @@ pub(super) fn wrap(text: &str, width: usize, first: &str, rest: &str) -> Vec<Str
             line.push(' ');
             used += 1;
         }
-        let word = shorten_middle(word, width.saturating_sub(used));
-        length = length.min(word.chars().count());
+        let word = fit(word, width.saturating_sub(used));
         line.push_str(&word);
-        used += length;
+        used += word.chars().count();
         empty = false;
     }
     lines.push(line);
@@ -194,5 +210,13 @@ mod tests {
         assert_eq!(wrap("", 7, "> ", "  "), ["> "]);
         assert_eq!(wrap("a\x1bb", 7, "", ""), ["a\u{fffd}b"]);
         assert_eq!(wrap("abcdefghijkl m", 8, "", ""), ["abc…ijkl", "m"]);
+    }
+
+    #[test]
+    fn the_last_words_of_the_demo_break_between_words_and_name_whole_files() {
+        let text = "It is in /a/long/way/leak.svg now.\n\nTry  it.\x1b";
+        let lines = ["It is in", "/a/long/way/leak.svg", "now.", "", "Try it.\u{fffd}"];
+        assert_eq!(wrap_lines(text, 10), lines);
+        assert_eq!(wrap_lines("", 10), Vec::<String>::new());
     }
 }
