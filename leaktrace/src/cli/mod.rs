@@ -15,6 +15,7 @@ pub mod exit;
 pub mod logging;
 pub mod output;
 pub mod run;
+pub mod say;
 pub mod session;
 pub mod steps;
 pub mod traced;

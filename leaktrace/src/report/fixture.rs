@@ -215,7 +215,7 @@ pub(super) fn probes() -> Vec<ProbeInfo> {
 }
 
 /// A server that leaks receipts, beside a cache and a churn path.
-pub(super) fn server() -> Report {
+pub(crate) fn server() -> Report {
     let stacks = vec![leak(), cache(), churn()];
     let mut totals = Totals::default();
     for stack in &stacks {

@@ -13,7 +13,7 @@ mod text;
 pub mod units;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
