@@ -10,7 +10,7 @@ use super::args::{Color, StdoutFormat, TraceArgs};
 use super::exit::UsageError;
 use super::say::{say, say_raw};
 use crate::model::Report;
-use crate::report::{self, Format, Style};
+use crate::report::{self, Format, Style, screen};
 
 /// A file that a report will be written to. It was writable before tracing began.
 struct OutputFile {
@@ -150,9 +150,9 @@ impl Outputs {
         self.quiet
     }
 
-    fn style(&self, color: bool, live: bool) -> Style {
+    fn style(&self, color: bool) -> Style {
         let top = self.top.unwrap_or(DEFAULT_TOP);
-        Style { color, top, live, ranked_by: self.ranked_by, ..Style::default() }
+        Style { color, top, ranked_by: self.ranked_by, ..Style::default() }
     }
 
     /// Shows how things stand, in the place of what was shown before. A reader of standard output
@@ -176,11 +176,14 @@ impl Outputs {
 
     fn draw(&self, report: &Report, stdout: &mut dyn Write) -> io::Result<()> {
         let mut stdout = BufWriter::new(stdout);
+        let style = self.style(self.color);
         if self.redraw {
+            let (width, rows) = terminal_size();
             stdout.write_all(CLEAR)?;
-        }
-        report::write(report, Format::Text, self.style(self.color, true), &mut stdout)?;
-        if !self.redraw {
+            stdout.write_all(screen::fit(report, Style { width, ..style }, rows).as_bytes())?;
+        } else {
+            let style = Style { frames: screen::MOST_FRAMES, ..style };
+            report::write(report, Format::Text, style, &mut stdout)?;
             writeln!(stdout)?;
         }
         stdout.flush()
@@ -207,7 +210,7 @@ impl Outputs {
     ///
     /// The first that cannot be written; the others are.
     pub fn write_files(&mut self, report: &Report) -> Result<()> {
-        let style = self.style(false, false);
+        let style = self.style(false);
         let mut result = Ok(());
         for file in &mut self.files {
             let written = file.write(report, style);
@@ -249,7 +252,7 @@ impl Outputs {
         if self.redraw && self.live {
             stdout.write_all(CLEAR)?;
         }
-        report::write(report, self.stdout, self.style(self.color, false), &mut stdout)?;
+        report::write(report, self.stdout, self.style(self.color), &mut stdout)?;
         stdout.flush()
     }
 
@@ -267,6 +270,15 @@ impl Outputs {
             self.progress_shown = false;
         }
     }
+}
+
+/// The columns and rows for a view: two rows are left for the cursor and the progress line.
+fn terminal_size() -> (usize, usize) {
+    let (columns, rows) = match terminal_size::terminal_size_of(io::stdout()) {
+        Some((columns, rows)) => (usize::from(columns.0), usize::from(rows.0)),
+        None => (80, 24),
+    };
+    (columns.clamp(40, 120), rows.saturating_sub(2).max(1))
 }
 
 /// Home, and clear what lies below.

@@ -9,6 +9,7 @@ mod json;
 mod names;
 pub mod plan;
 pub mod progress;
+pub mod screen;
 mod text;
 pub mod units;
 
@@ -98,13 +99,13 @@ pub struct Style {
     pub top: usize,
     /// What the stacks are ranked by, for the header: `growth`, `bytes` or `blocks`.
     pub ranked_by: &'static str,
-    /// Whether this is a view that refreshes: long stacks are cut.
-    pub live: bool,
+    /// The most frames shown of a stack; that of the culprit always is.
+    pub frames: usize,
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Self { color: false, width: 80, top: 10, ranked_by: "growth", live: false }
+        Self { color: false, width: 80, top: 10, ranked_by: "growth", frames: usize::MAX }
     }
 }
 

@@ -167,7 +167,7 @@ fn a_live_view_cuts_long_stacks_and_top_cuts_the_list() {
     report.stacks_outstanding = 3;
     let deep = (0..40).map(|i| fixture::frame(i, "recurse(int)", "deep.cpp", 7));
     report.stacks[0].frames.extend(deep);
-    let text = render(&report, Format::Text, Style { live: true, top: 1, ..Style::default() });
+    let text = render(&report, Format::Text, Style { frames: 24, top: 1, ..Style::default() });
     assert!(text.contains("    ... 24 more frames\n"), "{text}");
     assert!(text.contains("\n2 more stacks hold 31.7 MiB.\n"), "{text}");
     let whole = plain(&report, Format::Text);

@@ -20,39 +20,74 @@ enum Ink {
 }
 
 pub(super) fn write(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let style = Style { width: style.width.max(NARROWEST), ..style };
-    let outstanding: Vec<&StackReport> = report
-        .stacks
-        .iter()
-        .filter(|stack| stack.outstanding_blocks > 0 || stack.outstanding_bytes > 0)
-        .collect();
-
-    write_lines(&header(report, style), Ink::Faint, style, out)?;
-    writeln!(out)?;
-    let (lines, ink) = conclusion(report, &outstanding, style);
-    write_lines(&lines, ink, style, out)?;
-    writeln!(out)?;
-    write_lines(&totals(report, style), Ink::Plain, style, out)?;
-    for (i, stack) in outstanding.iter().take(style.top).enumerate() {
-        writeln!(out)?;
-        stack::write(report, stack, i + 1, style, out)?;
-    }
-    writeln!(out)?;
-    if let Some(rest) = not_shown(report, &outstanding, style.top) {
-        write_lines(&[rest, String::new()], Ink::Faint, style, out)?;
-    }
-    let ink = if report.health.complete() { Ink::Plain } else { Ink::Alarm };
-    let summary = health::summary(&report.health);
-    write_lines(&names::wrap(&summary, style.width, "Health: ", "        "), ink, style, out)?;
-    for item in health::details(&report.health) {
-        write_lines(&names::wrap(&item, style.width, "  - ", "    "), Ink::Plain, style, out)?;
-    }
-    let cost = cost(report.cost, &report.probes);
-    write_lines(&names::wrap(&cost, style.width, "Cost:   ", "        "), Ink::Plain, style, out)
+    Parts::of(report, style).lines().iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
-fn write_lines(lines: &[String], ink: Ink, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    lines.iter().try_for_each(|line| writeln!(out, "{}", inked(line, ink, style)))
+/// The report's lines, by what they tell, as they are printed.
+pub(super) struct Parts {
+    pub(super) header: Vec<String>,
+    pub(super) conclusion: Vec<String>,
+    pub(super) totals: Vec<String>,
+    pub(super) stacks: Vec<Vec<String>>,
+    pub(super) not_shown: Option<String>,
+    pub(super) health: Vec<String>,
+    pub(super) details: Vec<String>,
+    pub(super) cost: Vec<String>,
+}
+
+impl Parts {
+    pub(super) fn of(report: &Report, style: Style) -> Self {
+        let style = Style { width: style.width.max(NARROWEST), ..style };
+        let outstanding: Vec<&StackReport> = report
+            .stacks
+            .iter()
+            .filter(|stack| stack.outstanding_blocks > 0 || stack.outstanding_bytes > 0)
+            .collect();
+        let (lines, ink) = conclusion(report, &outstanding, style);
+        let shown = outstanding.iter().take(style.top).enumerate();
+        let health_ink = if report.health.complete() { Ink::Plain } else { Ink::Alarm };
+        let summary = health::summary(&report.health);
+        let details = health::details(&report.health);
+        let cost = cost(report.cost, &report.probes);
+        Self {
+            header: inked_lines(&header(report, style), Ink::Faint, style),
+            conclusion: inked_lines(&lines, ink, style),
+            totals: totals(report, style),
+            stacks: shown.map(|(i, stack)| stack::lines(report, stack, i + 1, style)).collect(),
+            not_shown: not_shown(report, &outstanding, style.top)
+                .map(|rest| inked(&rest, Ink::Faint, style)),
+            health: inked_lines(
+                &names::wrap(&summary, style.width, "Health: ", "        "),
+                health_ink,
+                style,
+            ),
+            details: details
+                .iter()
+                .flat_map(|item| names::wrap(item, style.width, "  - ", "    "))
+                .collect(),
+            cost: names::wrap(&cost, style.width, "Cost:   ", "        "),
+        }
+    }
+
+    /// All of them, with the blank lines between.
+    pub(super) fn lines(&self) -> Vec<&str> {
+        let above = [&self.header, &self.conclusion, &self.totals];
+        let mut lines = Vec::new();
+        for part in above.into_iter().chain(&self.stacks) {
+            lines.extend(part.iter().map(String::as_str));
+            lines.push("");
+        }
+        if let Some(rest) = &self.not_shown {
+            lines.extend([rest.as_str(), ""]);
+        }
+        let below = [&self.health, &self.details, &self.cost];
+        lines.extend(below.into_iter().flatten().map(String::as_str));
+        lines
+    }
+}
+
+fn inked_lines(lines: &[String], ink: Ink, style: Style) -> Vec<String> {
+    lines.iter().map(|line| inked(line, ink, style)).collect()
 }
 
 fn inked(text: &str, ink: Ink, style: Style) -> String {

@@ -1,37 +1,33 @@
 //! One stack: what it holds, why it got its verdict, and its frames.
 
-use std::io::{self, Write};
-
-use super::{Ink, inked, write_lines};
+use super::{Ink, inked, inked_lines};
 use crate::model::{Report, StackReport, VerdictKind};
 use crate::report::{Style, names, units};
 
-/// The frames of a stack that a refreshing view shows.
-const LIVE_FRAMES: usize = 24;
 /// Columns before a frame's name.
 const GUTTER: usize = 4;
 /// Columns between a frame's name and its place.
 const GAP: usize = 2;
 const INLINED: &str = " (inlined)";
 
-pub(super) fn write(
+pub(super) fn lines(
     report: &Report,
     stack: &StackReport,
     rank: usize,
     style: Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+) -> Vec<String> {
     let ink = match stack.verdict.kind {
         VerdictKind::Growing => Ink::Alarm,
         VerdictKind::Steady | VerdictKind::Churning | VerdictKind::Undecided => Ink::Bold,
     };
     let headline = headline(report, stack, rank);
-    write_lines(&names::wrap(&headline, style.width, "", "    "), ink, style, out)?;
+    let mut lines = inked_lines(&names::wrap(&headline, style.width, "", "    "), ink, style);
     let evidence = &stack.verdict.evidence;
     if !evidence.trim().is_empty() {
-        write_lines(&names::wrap(evidence, style.width, "    ", "    "), Ink::Plain, style, out)?;
+        lines.extend(names::wrap(evidence, style.width, "    ", "    "));
     }
-    write_frames(stack, style, out)
+    lines.extend(frames(stack, style));
+    lines
 }
 
 fn headline(report: &Report, stack: &StackReport, rank: usize) -> String {
@@ -71,11 +67,8 @@ impl Row {
     }
 }
 
-fn write_frames(stack: &StackReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let limit = match style.live {
-        true => LIVE_FRAMES.max(stack.culprit.map_or(0, |culprit| culprit.saturating_add(1))),
-        false => usize::MAX,
-    };
+fn frames(stack: &StackReport, style: Style) -> Vec<String> {
+    let mut lines = Vec::new();
     // Whoever allocated on behalf of the culprit is one frame; the rest of that chain says nothing.
     let folded = match stack.culprit {
         Some(culprit) if (LEAST_FOLDED + 1..stack.frames.len()).contains(&culprit) => culprit - 1,
@@ -86,8 +79,10 @@ fn write_frames(stack: &StackReport, style: Style, out: &mut dyn Write) -> io::R
             "    ... {} inside the language's library",
             units::counted(folded as u64, "frame")
         );
-        writeln!(out, "{}", inked(&remark, Ink::Faint, style))?;
+        lines.push(inked(&remark, Ink::Faint, style));
     }
+    let to_culprit = stack.culprit.map_or(0, |culprit| culprit.saturating_add(1));
+    let limit = folded.saturating_add(style.frames).max(to_culprit);
     let rows: Vec<Row> = stack
         .frames
         .iter()
@@ -106,9 +101,7 @@ fn write_frames(stack: &StackReport, style: Style, out: &mut dyn Write) -> io::R
     let widest = |width: &dyn Fn(&Row) -> usize| rows.iter().map(width).max().unwrap_or(0);
     let places = widest(&|row| row.location.as_deref().map_or(0, |place| place.chars().count()));
     let column = widest(&Row::name_width).min(room - places.min(room * 2 / 5));
-    for row in &rows {
-        write_row(row, column, style, out)?;
-    }
+    lines.extend(rows.iter().map(|row| row_line(row, column, style)));
     let cut = stack.frames.len().saturating_sub(rows.len() + folded);
     let remark = if cut > 0 {
         format!(
@@ -121,24 +114,24 @@ fn write_frames(stack: &StackReport, style: Style, out: &mut dyn Write) -> io::R
     } else if stack.truncated {
         "    ... outer callers are missing: the stack could not be followed further".to_owned()
     } else {
-        return Ok(());
+        return lines;
     };
-    writeln!(out, "{}", inked(&names::shorten_middle(&remark, style.width), Ink::Faint, style))
+    lines.push(inked(&names::shorten_middle(&remark, style.width), Ink::Faint, style));
+    lines
 }
 
-fn write_row(row: &Row, column: usize, style: Style, out: &mut dyn Write) -> io::Result<()> {
+fn row_line(row: &Row, column: usize, style: Style) -> String {
     let suffix = if row.inlined { INLINED } else { "" };
     // Without a place beside it, a name may run on.
     let most = if row.location.is_some() { column } else { style.width - GUTTER };
     let name = names::shorten_function(&row.name, most.saturating_sub(suffix.len()));
     let ink = if row.mark.trim().is_empty() { Ink::Plain } else { Ink::Bold };
     let Some(location) = &row.location else {
-        return writeln!(out, "{}", inked(&format!("{}{name}{suffix}", row.mark), ink, style));
+        return inked(&format!("{}{name}{suffix}", row.mark), ink, style);
     };
     let used = name.chars().count() + suffix.len();
     let place = names::shorten_path(location, style.width - GUTTER - GAP - column);
-    writeln!(
-        out,
+    format!(
         "{}{}{:gap$}{}",
         inked(&format!("{}{name}", row.mark), ink, style),
         inked(suffix, Ink::Faint, style),
