@@ -54,9 +54,7 @@ pub enum TargetError {
         what: String,
     },
     /// The kernel refuses to show it.
-    #[error(
-        "not permitted to {what} of process {pid}: run as root, or with CAP_SYS_PTRACE ({source})"
-    )]
+    #[error("not permitted to {what} of process {pid}: run as root, or with CAP_SYS_PTRACE")]
     NotPermitted {
         /// The process.
         pid: Pid,
@@ -92,7 +90,7 @@ pub enum TargetError {
         hint: String,
     },
     /// Anything else that /proc answered.
-    #[error("cannot {what} of process {pid}: {source}")]
+    #[error("cannot {what} of process {pid}")]
     Io {
         /// The process.
         pid: Pid,
@@ -110,6 +108,28 @@ impl TargetError {
             Some(libc::ENOENT | libc::ESRCH) => Self::Gone { pid },
             Some(libc::EACCES | libc::EPERM) => Self::NotPermitted { pid, what, source },
             _ => Self::Io { pid, what, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_answer_is_said_once() {
+        let pid = Pid::new(1).unwrap();
+        for (code, expect) in [
+            (
+                libc::EACCES,
+                "not permitted to read it of process 1: run as root, or with CAP_SYS_PTRACE: \
+                 Permission denied (os error 13)",
+            ),
+            (libc::EIO, "cannot read it of process 1: Input/output error (os error 5)"),
+        ] {
+            let source = io::Error::from_raw_os_error(code);
+            let error = anyhow::Error::from(TargetError::from_io(pid, "read it", source));
+            assert_eq!(format!("{error:#}"), expect);
         }
     }
 }
