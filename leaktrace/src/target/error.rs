@@ -25,6 +25,17 @@ pub enum TargetError {
         /// Its command name.
         comm: String,
     },
+    /// Its main thread has ended, its others have not.
+    #[error(
+        "process {pid} ({comm}): its main thread has ended while others run on; the kernel places \
+         no probes for such a process: have its main thread wait for the others"
+    )]
+    MainThreadEnded {
+        /// The process.
+        pid: Pid,
+        /// Its command name.
+        comm: String,
+    },
     /// It has no user memory.
     #[error("process {pid} ({comm}) is a kernel thread: it has no user memory to trace")]
     KernelThread {

@@ -10,6 +10,8 @@ pub mod maps;
 pub mod object_file;
 pub mod plan;
 pub mod process;
+#[cfg(test)]
+mod test_programs;
 
 pub use error::TargetError;
 pub use image::{Image, Located};

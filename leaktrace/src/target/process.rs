@@ -17,10 +17,12 @@ pub struct Process {
     pub exe: String,
     /// When it started, in clock ticks since boot: with the pid, its identity.
     pub start_time: u64,
-    /// Its seccomp mode: 0 none, 1 strict, 2 filter.
+    /// The strictest seccomp mode of its threads: 0 none, 1 strict, 2 filter.
     pub seccomp: u8,
 }
 
+/// More threads of a process than this are not looked at.
+const MOST_THREADS: usize = 4096;
 /// `PF_KTHREAD` of `include/linux/sched.h`.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
@@ -29,28 +31,26 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// [`TargetError`] for what cannot be traced: gone, a zombie, a kernel thread, a mere thread,
-    /// another user's, not a 64-bit program of this machine's kind.
+    /// [`TargetError`] for what cannot be traced: gone, a zombie, without its main thread, a kernel
+    /// thread, a mere thread, another user's, not a 64-bit program of this machine's kind.
     pub fn open(pid: Pid) -> Result<Self, TargetError> {
         let stat = read_proc(pid, "stat", "read the state")?;
         let Some(stat) = Stat::parse(&stat) else {
             return Err(TargetError::Gone { pid });
         };
         let comm = printable(&stat.comm);
-        if matches!(stat.state, 'Z' | 'X' | 'x') {
-            return Err(TargetError::Zombie { pid, comm });
+        if has_ended(stat.state) {
+            return Err(if another_thread_lives(pid) {
+                TargetError::MainThreadEnded { pid, comm }
+            } else {
+                TargetError::Zombie { pid, comm }
+            });
         }
         if stat.flags & KERNEL_THREAD != 0 {
             return Err(TargetError::KernelThread { pid, comm });
         }
         let status = read_proc(pid, "status", "read the status")?;
-        let field = |name: &str| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .map(str::trim)
-        };
-        if let Some(process) = field("Tgid").and_then(|id| id.parse().ok())
+        if let Some(process) = field(&status, "Tgid").and_then(|id| id.parse().ok())
             && process != pid.get()
         {
             return Err(TargetError::Thread { pid, process });
@@ -71,7 +71,7 @@ impl Process {
             comm,
             exe,
             start_time: stat.start_time,
-            seccomp: field("Seccomp").and_then(|mode| mode.parse().ok()).unwrap_or(0),
+            seccomp: strictest_seccomp(pid).max(seccomp_of(&status)),
         })
     }
 
@@ -80,7 +80,7 @@ impl Process {
         read_proc(self.pid, "stat", "read the state")
             .ok()
             .and_then(|stat| Stat::parse(&stat))
-            .is_some_and(|s| s.start_time == self.start_time && !matches!(s.state, 'Z' | 'X' | 'x'))
+            .is_some_and(|s| s.start_time == self.start_time && !has_ended(s.state))
     }
 }
 
@@ -93,6 +93,54 @@ pub fn cpu_seconds(pid: Pid, ticks_per_second: u64) -> Option<f64> {
 /// The letter of a process's state in `/proc/PID/stat`; `None` when it is gone.
 pub fn state(pid: Pid) -> Option<char> {
     Some(Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?.state)
+}
+
+/// Whether a process's main thread has ended while another thread of it lives.
+pub fn main_thread_ended(pid: Pid) -> bool {
+    state(pid).is_some_and(has_ended) && another_thread_lives(pid)
+}
+
+fn has_ended(state: char) -> bool {
+    matches!(state, 'Z' | 'X' | 'x')
+}
+
+/// Whether a thread other than the main one lives.
+fn another_thread_lives(pid: Pid) -> bool {
+    threads(pid).filter(|thread| *thread != pid.get()).any(|thread| {
+        read_proc(pid, &format!("task/{thread}/stat"), "read the threads")
+            .ok()
+            .and_then(|stat| Stat::parse(&stat))
+            .is_some_and(|stat| !has_ended(stat.state))
+    })
+}
+
+/// Filters are a thread's, unless it asks for all to have them.
+fn strictest_seccomp(pid: Pid) -> u8 {
+    threads(pid)
+        .filter_map(|thread| {
+            read_proc(pid, &format!("task/{thread}/status"), "read the threads").ok()
+        })
+        .map(|status| seccomp_of(&status))
+        .max()
+        .unwrap_or(0)
+}
+
+/// The ids of a process's threads.
+fn threads(pid: Pid) -> impl Iterator<Item = u32> {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .take(MOST_THREADS)
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// A field of `/proc/PID/status`.
+fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn seccomp_of(status: &str) -> u8 {
+    field(status, "Seccomp").and_then(|mode| mode.parse().ok()).unwrap_or(0)
 }
 
 fn read_proc(pid: Pid, file: &str, what: &'static str) -> Result<String, TargetError> {
@@ -148,6 +196,7 @@ fn foreign_machine(header: &[u8; 20]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_programs::at_program;
     use super::*;
 
     #[test]
@@ -165,6 +214,62 @@ mod tests {
         let own = Process::open(Pid::new(std::process::id()).unwrap()).unwrap();
         assert!(own.lives());
         assert!(!Process { start_time: own.start_time + 1, ..own }.lives());
+    }
+
+    #[test]
+    fn a_filter_on_another_thread_than_the_main_one_counts() {
+        let source = r#"
+            #include <linux/filter.h>
+            #include <linux/seccomp.h>
+            #include <pthread.h>
+            #include <sys/prctl.h>
+            #include <unistd.h>
+            static void *filtered(void *unused) {
+                struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+                struct sock_fprog program = {1, &allow};
+                prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0)
+                    write(1, "x", 1);
+                for (;;) pause();
+            }
+            int main(void) {
+                pthread_t thread;
+                pthread_create(&thread, 0, filtered, 0);
+                for (;;) pause();
+            }"#;
+        at_program(source, |pid| assert_eq!(Process::open(pid).unwrap().seccomp, 2));
+    }
+
+    #[test]
+    fn a_process_without_its_main_thread_is_no_zombie() {
+        let source = r#"
+            #include <pthread.h>
+            #include <stdio.h>
+            #include <string.h>
+            #include <unistd.h>
+            static void *other(void *unused) {
+                char path[64], stat[512];
+                snprintf(path, sizeof path, "/proc/%d/stat", getpid());
+                do {
+                    memset(stat, 0, sizeof stat);
+                    FILE *file = fopen(path, "r");
+                    fread(stat, 1, sizeof stat - 1, file);
+                    fclose(file);
+                } while (!strstr(stat, ") Z "));
+                write(1, "x", 1);
+                for (;;) pause();
+            }
+            int main(void) {
+                pthread_t thread;
+                pthread_create(&thread, 0, other, 0);
+                pthread_exit(0);
+            }"#;
+        at_program(source, |pid| {
+            let error = Process::open(pid).unwrap_err();
+            assert!(matches!(error, TargetError::MainThreadEnded { .. }), "{error}");
+            assert!(main_thread_ended(pid));
+        });
+        assert!(!main_thread_ended(Pid::new(std::process::id()).unwrap()));
     }
 
     #[test]
