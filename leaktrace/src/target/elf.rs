@@ -6,7 +6,9 @@
 //! point into the file.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use object::LittleEndian as LE;
@@ -14,10 +16,27 @@ use object::elf::{self, FileHeader64, ProgramHeader64, Rela64, SectionHeader64, 
 use object::pod::{Pod, from_bytes, slice_from_bytes};
 use thiserror::Error;
 
-/// The most bytes of one table that are read: over ten times libLLVM's symbols.
-const LARGEST_TABLE: u64 = 512 << 20;
+use super::budget::Budget;
+
+#[cfg(test)]
+mod tests;
+
+/// The most bytes of one file that are read: over ten times libLLVM's symbols.
+const MOST_BYTES: u64 = 512 << 20;
+/// The most bytes that are held at once: the names of a symbol table.
+const LARGEST_READ: u64 = 256 << 20;
+/// What is held at once of a table that is gone through, in bytes.
+const CHUNK: u64 = 1 << 20;
+/// What a read takes out of the budget at least, in bytes: it costs time, however short it is.
+const SHORTEST_READ: u64 = 4096;
+/// Decoding a byte of code takes as long as reading so many.
+const DECODING: u64 = 16;
 /// The most program or section headers that are read.
 const MOST_HEADERS: u64 = 1 << 16;
+/// The most relocation tables that are gone through; linkers make two.
+const MOST_RELOCATION_TABLES: usize = 16;
+/// The most functions, symbols and slots that are found in a file; the catalogue has some 30.
+const MOST_FOUND: usize = 256;
 
 /// Why a file could not be read.
 #[derive(Debug, Error)]
@@ -28,6 +47,9 @@ pub enum ElfError {
     /// It contradicts itself.
     #[error("corrupt: {0}")]
     Corrupt(&'static str),
+    /// There is more to read than the budget has left.
+    #[error("its tables are too large, or those of the files before it were")]
+    OverBudget,
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
@@ -61,6 +83,8 @@ pub struct Function {
 pub struct Elf<'f> {
     file: &'f File,
     file_size: u64,
+    own_budget: Budget,
+    shared_budget: Option<&'f Budget>,
     segments: Vec<Segment>,
     sections: Vec<SectionHeader64<LE>>,
     entry: u64,
@@ -74,10 +98,26 @@ impl<'f> Elf<'f> {
     ///
     /// [`ElfError`] when it is no ELF file, or its headers lie outside of it.
     pub fn open(file: &'f File) -> Result<Self, ElfError> {
+        Self::with_budget(file, None)
+    }
+
+    /// The same, for one of several files: what is read of them all comes out of `budget`, besides
+    /// the limit that each file has.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elf::open`]; [`ElfError::OverBudget`], from this and from all that reads.
+    pub fn open_within(file: &'f File, budget: &'f Budget) -> Result<Self, ElfError> {
+        Self::with_budget(file, Some(budget))
+    }
+
+    fn with_budget(file: &'f File, shared_budget: Option<&'f Budget>) -> Result<Self, ElfError> {
         let file_size = file.metadata()?.len();
         let mut this = Self {
             file,
             file_size,
+            own_budget: Budget::of(MOST_BYTES),
+            shared_budget,
             segments: Vec::new(),
             sections: Vec::new(),
             entry: 0,
@@ -106,7 +146,7 @@ impl<'f> Elf<'f> {
                     size: program.p_filesz.get(LE),
                     executable: program.p_flags.get(LE).contains(elf::PF_X),
                 }),
-                elf::PT_INTERP => {
+                elf::PT_INTERP if this.interpreter.is_none() => {
                     let path =
                         this.read(program.p_offset.get(LE), program.p_filesz.get(LE).min(4096))?;
                     let path = String::from_utf8_lossy(&path);
@@ -159,14 +199,16 @@ impl<'f> Elf<'f> {
     ///
     /// [`ElfError`] when the symbol table cannot be read.
     pub fn variable(&self, name: &str) -> Result<Option<u64>, ElfError> {
-        let dynamic = self.sections.iter().find(|s| s.sh_type.get(LE) == elf::SHT_DYNSYM);
-        let Some(section) = dynamic else { return Ok(None) };
-        let (symbols, names) = self.symbols(section)?;
-        Ok(symbols
-            .iter()
-            .filter(|s| s.st_info.st_type() == elf::STT_OBJECT)
-            .find(|s| name_at(&names, s.st_name.get(LE)) == Some(name))
-            .map(|s| s.st_value.get(LE)))
+        let mut address = None;
+        self.each_symbol(elf::SHT_DYNSYM, |_, symbol, names| {
+            let is_variable = symbol.st_info.st_type() == elf::STT_OBJECT;
+            if is_variable && name_at(names, symbol.st_name.get(LE)) == Some(name) {
+                address = Some(symbol.st_value.get(LE));
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(address)
     }
 
     /// Up to `size` bytes of code at a virtual address.
@@ -185,11 +227,14 @@ impl<'f> Elf<'f> {
             .offset
             .checked_add(within)
             .ok_or(ElfError::Corrupt("a segment lies outside of the file"))?;
-        self.read(offset, size.min(segment.size - within))
+        let size = size.min(segment.size - within);
+        self.charge(size.saturating_mul(DECODING - 1))?;
+        self.read(offset, size)
     }
 
     /// The functions defined here whose name is `wanted`: from the dynamic symbols, and from
-    /// `.symtab` for names that are not among those.
+    /// `.symtab` for names that are not among those. The first 256 of them, should there be more,
+    /// and none whose name is longer than 63 bytes.
     ///
     /// # Errors
     ///
@@ -198,19 +243,23 @@ impl<'f> Elf<'f> {
         let mut found: Vec<Function> = Vec::new();
         for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
             let known: HashSet<String> = found.iter().map(|f| f.name.clone()).collect();
-            for section in self.sections.iter().filter(|s| s.sh_type.get(LE) == kind) {
-                let (symbols, names) = self.symbols(section)?;
-                for symbol in symbols.iter().filter(|s| is_defined_function(s)) {
-                    let Some(name) = name_at(&names, symbol.st_name.get(LE)) else { continue };
-                    if wanted(name) && !known.contains(name) {
-                        found.push(Function {
-                            name: name.to_owned(),
-                            address: symbol.st_value.get(LE),
-                            size: symbol.st_size.get(LE),
-                        });
-                    }
+            self.each_symbol(kind, |_, symbol, names| {
+                if found.len() >= MOST_FOUND {
+                    return ControlFlow::Break(());
                 }
-            }
+                if is_defined_function(symbol)
+                    && let Some(name) = name_at(names, symbol.st_name.get(LE))
+                    && wanted(name)
+                    && !known.contains(name)
+                {
+                    found.push(Function {
+                        name: name.to_owned(),
+                        address: symbol.st_value.get(LE),
+                        size: symbol.st_size.get(LE),
+                    });
+                }
+                ControlFlow::Continue(())
+            })?;
         }
         Ok(found)
     }
@@ -222,41 +271,81 @@ impl<'f> Elf<'f> {
     ///
     /// [`ElfError`] when a table cannot be read.
     pub fn slots(&self, wanted: impl Fn(&str) -> bool) -> Result<HashMap<u64, String>, ElfError> {
+        let mut of_interest: HashMap<usize, String> = HashMap::new();
+        self.each_symbol(elf::SHT_DYNSYM, |index, symbol, names| {
+            if of_interest.len() >= MOST_FOUND {
+                return ControlFlow::Break(());
+            }
+            if let Some(name) = name_at(names, symbol.st_name.get(LE))
+                && wanted(name)
+            {
+                of_interest.insert(index, name.to_owned());
+            }
+            ControlFlow::Continue(())
+        })?;
         let mut slots = HashMap::new();
-        let Some(section) = self.sections.iter().find(|s| s.sh_type.get(LE) == elf::SHT_DYNSYM)
-        else {
+        if of_interest.is_empty() {
             return Ok(slots);
-        };
-        let (symbols, names) = self.symbols(section)?;
-        let of_interest: HashMap<usize, &str> = symbols
-            .iter()
-            .enumerate()
-            .filter_map(|(i, s)| Some((i, name_at(&names, s.st_name.get(LE))?)))
-            .filter(|(_, name)| wanted(name))
-            .collect();
-        for section in self.sections.iter().filter(|s| s.sh_type.get(LE) == elf::SHT_RELA) {
-            let bytes = self.read(section.sh_offset.get(LE), section.sh_size.get(LE))?;
-            for relocation in entries::<Rela64<LE>>(&bytes) {
+        }
+        let tables = self.sections.iter().filter(|s| s.sh_type.get(LE) == elf::SHT_RELA);
+        for section in tables.take(MOST_RELOCATION_TABLES) {
+            self.each_entry::<Rela64<LE>>(section, |_, relocation| {
+                if slots.len() >= MOST_FOUND {
+                    return ControlFlow::Break(());
+                }
                 let symbol = relocation.r_sym(LE, false) as usize;
                 if let Some(name) = of_interest.get(&symbol) {
-                    slots.insert(relocation.r_offset.get(LE), (*name).to_owned());
+                    slots.insert(relocation.r_offset.get(LE), name.clone());
                 }
-            }
+                ControlFlow::Continue(())
+            })?;
         }
         Ok(slots)
     }
 
-    fn symbols(
+    /// Goes through the first symbol table of a kind (a linker makes one): index, symbol, and all
+    /// names of the table.
+    fn each_symbol(
         &self,
-        section: &SectionHeader64<LE>,
-    ) -> Result<(Vec<Sym64<LE>>, Vec<u8>), ElfError> {
+        kind: elf::SectionType,
+        mut visit: impl FnMut(usize, &Sym64<LE>, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ElfError> {
+        let Some(section) = self.sections.iter().find(|s| s.sh_type.get(LE) == kind) else {
+            return Ok(());
+        };
         let strings = self
             .sections
             .get(section.sh_link.get(LE) as usize)
             .ok_or(ElfError::Corrupt("a symbol table without names"))?;
-        let symbols = self.read(section.sh_offset.get(LE), section.sh_size.get(LE))?;
         let names = self.read(strings.sh_offset.get(LE), strings.sh_size.get(LE))?;
-        Ok((entries::<Sym64<LE>>(&symbols).to_vec(), names))
+        self.each_entry(section, |index, symbol| visit(index, symbol, &names))
+    }
+
+    /// Goes through a table, a chunk at a time.
+    fn each_entry<T: Pod>(
+        &self,
+        section: &SectionHeader64<LE>,
+        mut visit: impl FnMut(usize, &T) -> ControlFlow<()>,
+    ) -> Result<(), ElfError> {
+        let (mut offset, size) = (section.sh_offset.get(LE), section.sh_size.get(LE));
+        let end = self.end_of(offset, size)?;
+        self.charge(size)?;
+        let entry_size = size_of::<T>().max(1) as u64;
+        let chunk = CHUNK - CHUNK % entry_size;
+        let mut bytes = vec![0; chunk.min(size) as usize];
+        let mut index = 0;
+        while end - offset >= entry_size {
+            bytes.truncate(chunk.min(end - offset) as usize);
+            self.file.read_exact_at(&mut bytes, offset)?;
+            for entry in entries::<T>(&bytes) {
+                if visit(index, entry).is_break() {
+                    return Ok(());
+                }
+                index += 1;
+            }
+            offset += bytes.len() as u64;
+        }
+        Ok(())
     }
 
     fn table<T: Pod>(&self, offset: u64, count: u64, entry_size: u16) -> Result<Vec<T>, ElfError> {
@@ -271,13 +360,29 @@ impl<'f> Elf<'f> {
     }
 
     fn read(&self, offset: u64, size: u64) -> Result<Vec<u8>, ElfError> {
-        let end = offset.checked_add(size);
-        if size > LARGEST_TABLE || end.is_none_or(|end| end > self.file_size) {
-            return Err(ElfError::Corrupt("a table lies outside of the file"));
+        self.end_of(offset, size)?;
+        if size > LARGEST_READ {
+            return Err(ElfError::OverBudget);
         }
+        self.charge(size)?;
         let mut bytes = vec![0; size as usize];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
+    }
+
+    /// Where a table ends, which is inside of the file.
+    fn end_of(&self, offset: u64, size: u64) -> Result<u64, ElfError> {
+        offset
+            .checked_add(size)
+            .filter(|&end| end <= self.file_size)
+            .ok_or(ElfError::Corrupt("a table lies outside of the file"))
+    }
+
+    fn charge(&self, bytes: u64) -> Result<(), ElfError> {
+        let bytes = bytes.max(SHORTEST_READ);
+        let allowed =
+            self.own_budget.take(bytes) && self.shared_budget.is_none_or(|all| all.take(bytes));
+        if allowed { Ok(()) } else { Err(ElfError::OverBudget) }
     }
 }
 
@@ -295,86 +400,9 @@ fn is_defined_function(symbol: &Sym64<LE>) -> bool {
 }
 
 fn name_at(names: &[u8], offset: u32) -> Option<&str> {
-    // No function of the catalogue has a longer name.
-    const LONGEST: usize = 256;
+    // No function of the catalogue has a longer name, even with the suffixes of a cold part.
+    const LONGEST: usize = 64;
     let tail = names.get(offset as usize..)?;
     let tail = tail.get(..LONGEST).unwrap_or(tail);
-    let end = tail.iter().position(|&b| b == 0)?;
-    std::str::from_utf8(tail.get(..end)?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn file_of(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        file
-    }
-
-    /// Reads all there is to read; must return, whatever the bytes.
-    fn read_all(bytes: &[u8]) -> usize {
-        let file = file_of(bytes);
-        let Ok(elf) = Elf::open(&file) else { return 0 };
-        let functions = elf.functions(|_| true).unwrap_or_default();
-        for function in functions.iter().take(100) {
-            let _ = elf.code(function.address, function.size.min(4096));
-            let _ = elf.file_offset(function.address);
-        }
-        let _ = elf.slots(|_| true);
-        functions.len()
-    }
-
-    fn own_binary() -> Vec<u8> {
-        // The headers and tables are what matters; a small program has them all.
-        std::fs::read("/bin/true").unwrap()
-    }
-
-    #[test]
-    fn the_c_library_defines_malloc_in_its_code() {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let libc = maps
-            .lines()
-            .find_map(|l| l.find("/").map(|i| &l[i..]).filter(|p| p.contains("/libc.so")))
-            .unwrap();
-        let file = File::open(libc).unwrap();
-        let elf = Elf::open(&file).unwrap();
-        let functions = elf.functions(|name| name == "malloc" || name == "free").unwrap();
-        assert_eq!(functions.len(), 2, "{functions:?}");
-        for function in functions {
-            assert!(elf.file_offset(function.address).is_some());
-            assert_eq!(elf.code(function.address, 16).unwrap().len(), 16);
-        }
-    }
-
-    #[test]
-    fn a_file_cut_anywhere_is_read_or_refused() {
-        let whole = own_binary();
-        for cut in (0..whole.len()).step_by(97) {
-            read_all(&whole[..cut]);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
-
-        #[test]
-        fn flipped_bytes_are_read_or_refused(
-            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
-            in_headers in any::<bool>(),
-        ) {
-            let mut bytes = own_binary();
-            let reach = if in_headers { 64 + 56 * 12 } else { bytes.len() };
-            for (index, value) in flips {
-                let at = index.index(reach);
-                bytes[at] = value;
-            }
-            read_all(&bytes);
-        }
-    }
+    CStr::from_bytes_until_nul(tail).ok()?.to_str().ok()
 }

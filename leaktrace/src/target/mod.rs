@@ -2,6 +2,7 @@
 //! allocators in them, and the plan of where to probe. Reads only; never touches the process.
 
 pub mod allocators;
+pub mod budget;
 pub mod decode;
 pub mod elf;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod process;
 #[cfg(test)]
 mod test_programs;
 
+pub use budget::Budget;
 pub use error::TargetError;
 pub use image::{Image, Located};
 pub use object_file::ObjectFile;

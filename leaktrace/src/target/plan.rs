@@ -8,12 +8,16 @@ use leaktrace_ebpf::cookie::{Kind, NO_ARGUMENT, Signature};
 use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
 
 use super::allocators::{self, CATALOGUE, Entry};
+use super::budget::Budget;
 use super::decode::{self, Machine, Need, Placement, Transfer};
 use super::elf::{Elf, ElfError, Function};
 use super::error::TargetError;
 use super::image::Image;
 use super::object_file::ObjectFile;
 use crate::model::{Addr, ProbeFailure, ProbeInfo};
+
+#[cfg(test)]
+mod tests;
 
 /// The most code of one function that is decoded, in bytes.
 const LONGEST_FUNCTION: u64 = 64 << 10;
@@ -111,9 +115,10 @@ impl Plan {
     pub fn make(image: &Image, exe: &str, only: Option<&str>) -> Result<Self, TargetError> {
         let mut plan = Self::default();
         let mut files = 0;
+        let budget = Budget::for_plan();
         for file in image.files().filter(|f| is_chosen(f, only)) {
             files += 1;
-            if let Err(error) = plan.add_file(image, file) {
+            if let Err(error) = plan.add_file(image, file, &budget) {
                 plan.notes.push(format!("{} was not looked into: {error}", file.path));
             }
         }
@@ -145,8 +150,13 @@ impl Plan {
         hint
     }
 
-    fn add_file(&mut self, image: &Image, file: &Arc<ObjectFile>) -> Result<(), ElfError> {
-        let elf = Elf::open(file.file())?;
+    fn add_file(
+        &mut self,
+        image: &Image,
+        file: &Arc<ObjectFile>,
+        budget: &Budget,
+    ) -> Result<(), ElfError> {
+        let elf = Elf::open_within(file.file(), budget)?;
         let (functions, aliases) = defined(&elf)?;
         let defines = |name: &str| functions.iter().chain(&aliases).any(|(_, f)| f.name == name);
         let is_allocator = defines("malloc") && defines("free");

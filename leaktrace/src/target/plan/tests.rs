@@ -1,0 +1,41 @@
+//! What gets a probe, and what is said about the rest.
+
+use super::super::test_programs::at_program;
+use super::*;
+
+#[test]
+fn many_files_with_large_symbol_tables_share_one_budget() {
+    // 16 sparse files of 402 MB, each a symbol table.
+    let source = r#"
+        #define _GNU_SOURCE
+        #include <elf.h>
+        #include <stdlib.h>
+        #include <sys/mman.h>
+        #include <unistd.h>
+        int main(void) {
+            for (int i = 0; i < 16; i++) {
+                int file = memfd_create("junk", 0);
+                unsigned long size = 24ul << 24;
+                Elf64_Ehdr header = {.e_ident = "\177ELF\2\1", .e_shoff = 64,
+                                     .e_shnum = 2, .e_shentsize = 64};
+                Elf64_Shdr tables[2] = {
+                    {.sh_type = SHT_SYMTAB, .sh_offset = 4096, .sh_size = size, .sh_link = 1},
+                    {.sh_type = SHT_STRTAB, .sh_size = 64}};
+                ftruncate(file, 4096 + size);
+                pwrite(file, &header, sizeof header, 0);
+                pwrite(file, tables, sizeof tables, 64);
+                mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0);
+                close(file);
+            }
+            write(1, "x", 1);
+            for (;;) pause();
+        }"#;
+    at_program(source, |pid| {
+        let image = Image::capture(pid).unwrap();
+        let mut plan = Plan::default();
+        let budget = Budget::of(1 << 30);
+        let junk = image.files().filter(|f| f.path.starts_with("/memfd:"));
+        let refused = junk.filter(|file| plan.add_file(&image, file, &budget).is_err()).count();
+        assert_eq!(refused, 14);
+    });
+}
