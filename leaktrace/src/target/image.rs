@@ -1,18 +1,18 @@
 //! The address space of a target: its mappings and the files behind them, captured while it lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 
 use super::error::TargetError;
 use super::maps::{self, FileId, Mapping};
 use super::object_file::ObjectFile;
-use crate::model::{Addr, Pid};
+use crate::model::{Addr, Pid, printable};
 
 /// More mappings than this are not looked at: the kernel's own limit is 65,530 by default.
 const MOST_MAPPINGS: usize = 1 << 20;
 /// More mapped files than this are not opened.
-const MOST_FILES: usize = 4096;
+pub const MOST_FILES: usize = 4096;
 
 /// The address space of a target.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub struct Image {
     /// By address.
     mappings: Vec<Mapping>,
     files: BTreeMap<FileId, Arc<ObjectFile>>,
+    unopened: BTreeSet<FileId>,
 }
 
 /// Where an address lies.
@@ -42,7 +43,8 @@ impl Image {
     ///
     /// [`TargetError`] if the process is gone or may not be looked at.
     pub fn capture(pid: Pid) -> Result<Self, TargetError> {
-        let mut image = Self { pid, mappings: Vec::new(), files: BTreeMap::new() };
+        let mut image =
+            Self { pid, mappings: Vec::new(), files: BTreeMap::new(), unopened: BTreeSet::new() };
         image.refresh()?;
         Ok(image)
     }
@@ -55,19 +57,36 @@ impl Image {
     ///
     /// As [`Image::capture`].
     pub fn refresh(&mut self) -> Result<(), TargetError> {
+        self.look(MOST_FILES)
+    }
+
+    fn look(&mut self, most_files: usize) -> Result<(), TargetError> {
         let what = "read the mappings";
         let text = fs::read(format!("/proc/{}/maps", self.pid))
             .map_err(|e| TargetError::from_io(self.pid, what, e))?;
         let mut mappings = maps::parse(&String::from_utf8_lossy(&text));
         mappings.truncate(MOST_MAPPINGS);
-        for mapping in &mappings {
+        self.unopened.clear();
+        for mapping in mappings.iter().filter(|m| m.executable) {
             let Some(id) = mapping.file else { continue };
-            if mapping.executable
-                && self.files.len() < MOST_FILES
-                && !self.files.contains_key(&id)
-                && let Some(file) = ObjectFile::open(self.pid, mapping)
-            {
-                self.files.insert(id, Arc::new(file));
+            if self.files.contains_key(&id) {
+                continue;
+            }
+            if self.files.len() >= most_files {
+                self.unopened.insert(id);
+                continue;
+            }
+            match ObjectFile::open(self.pid, mapping) {
+                Ok(Some(file)) => {
+                    self.files.insert(id, Arc::new(file));
+                    self.unopened.remove(&id);
+                }
+                // No code that a probe could sit in.
+                Ok(None) => {}
+                Err(error) => {
+                    log::debug!("{} cannot be opened: {error}", printable(&mapping.path));
+                    self.unopened.insert(id);
+                }
             }
         }
         let gone = std::mem::take(&mut self.mappings);
@@ -98,6 +117,24 @@ impl Image {
         self.files.values()
     }
 
+    /// How many files of executable mappings could not be opened at the last look: no descriptor
+    /// was free, the kernel refused, or more than [`MOST_FILES`] are mapped.
+    pub fn unopened(&self) -> usize {
+        self.unopened.len()
+    }
+
+    /// The same, of the files whose path as the kernel wrote it is `wanted`.
+    pub fn unopened_among(&self, wanted: impl Fn(&str) -> bool) -> usize {
+        let ids: BTreeSet<FileId> = self
+            .mappings
+            .iter()
+            .filter(|m| m.executable && wanted(&m.path))
+            .filter_map(|m| m.file)
+            .filter(|id| self.unopened.contains(id))
+            .collect();
+        ids.len()
+    }
+
     /// The executable mappings of a file.
     pub fn code_of(&self, id: FileId) -> impl Iterator<Item = &Mapping> {
         self.mappings.iter().filter(move |m| m.executable && m.file == Some(id))
@@ -106,5 +143,46 @@ impl Image {
     /// All mappings, by address.
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings
+    }
+}
+
+#[cfg(test)]
+impl Image {
+    /// The same, had all files but those whose path ends with this not been opened.
+    pub(super) fn with_all_but_one_unopened(&self, end: &str) -> Self {
+        let mut image = self.clone();
+        image.files.retain(|_, file| file.path.ends_with(end));
+        image.unopened.extend(self.files.keys().filter(|id| !image.files.contains_key(id)));
+        image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_that_cannot_be_opened_is_counted_once() {
+        let mut image = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
+        assert_eq!(image.unopened(), 0);
+        image.unopened = image.files.keys().take(2).copied().collect();
+        assert_eq!(image.unopened_among(|_| true), 2);
+        assert_eq!(image.unopened_among(|path| path == "/no/such/file"), 0);
+        // What a full table of descriptors, or a replaced file, looks like.
+        let mapping = Mapping { path: "/no/such/file".to_owned(), ..image.mappings[0].clone() };
+        let nowhere = Mapping { start: Addr(1), end: Addr(2), ..mapping };
+        assert!(ObjectFile::open(image.pid, &nowhere).is_err());
+    }
+
+    #[test]
+    fn more_files_than_are_opened_are_counted() {
+        let pid = Pid::new(std::process::id()).unwrap();
+        let all = Image::capture(pid).unwrap().files().count();
+        assert!(all > 2);
+        let mut image = Image { files: BTreeMap::new(), ..Image::capture(pid).unwrap() };
+        image.look(2).unwrap();
+        assert_eq!((image.files().count(), image.unopened()), (2, all - 2));
+        image.refresh().unwrap();
+        assert_eq!((image.files().count(), image.unopened()), (all, 0));
     }
 }

@@ -1,6 +1,7 @@
 //! A file that the target maps, held open so that it can be read after the target is gone.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
@@ -24,28 +25,39 @@ pub struct ObjectFile {
 impl ObjectFile {
     /// Opens the file behind a mapping of `pid`: through `map_files`, which finds deleted files and
     /// other mount namespaces, or else by its path under `/proc/PID/root`, if that still is the
-    /// same file. `None` if neither can be opened or it is no regular file.
-    pub fn open(pid: Pid, mapping: &Mapping) -> Option<Self> {
-        let id = mapping.file?;
+    /// same file. `None` if there is no file or it is no regular one.
+    ///
+    /// # Errors
+    ///
+    /// When neither can be opened; what the kernel says to the second.
+    pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Option<Self>> {
+        let Some(id) = mapping.file else { return Ok(None) };
         let root = PathBuf::from(format!("/proc/{pid}/root"));
         let by_range = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start.0, mapping.end.0);
-        let file = File::open(by_range).ok().or_else(|| {
+        // Looked at first: a device need not let itself be opened.
+        if fs::metadata(&by_range).is_ok_and(|metadata| !metadata.is_file()) {
+            return Ok(None);
+        }
+        let file = File::open(by_range).or_else(|_| {
             let path = root.join(mapping.path.trim_start_matches('/'));
             let file = open_regular(&path)?;
             // A file system may report another device through stat than in maps; the inode holds.
-            let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().ok()?);
-            (inode == id.inode).then_some(file)
+            let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata()?);
+            (inode == id.inode)
+                .then_some(file)
+                .ok_or(io::ErrorKind::NotFound)
+                .map_err(io::Error::from)
         })?;
-        if !file.metadata().ok()?.is_file() {
-            return None;
+        if !file.metadata()?.is_file() {
+            return Ok(None);
         }
-        Some(Self {
+        Ok(Some(Self {
             id,
             path: printable(&mapping.path),
             raw_path: mapping.path.clone(),
             root,
             file,
-        })
+        }))
     }
 
     /// The open file.
@@ -72,7 +84,7 @@ impl ObjectFile {
 }
 
 /// Opens a regular file; never blocks on a FIFO or a device that a target put in its place.
-fn open_regular(path: &std::path::Path) -> Option<File> {
+fn open_regular(path: &std::path::Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path).ok()
+    File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)
 }

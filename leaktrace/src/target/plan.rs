@@ -12,7 +12,7 @@ use super::budget::Budget;
 use super::decode::{self, Machine, Need, Placement, Transfer};
 use super::elf::{Elf, ElfError, Function};
 use super::error::TargetError;
-use super::image::Image;
+use super::image::{Image, MOST_FILES};
 use super::object_file::ObjectFile;
 use crate::model::{Addr, ProbeFailure, ProbeInfo};
 
@@ -115,6 +115,7 @@ impl Plan {
     pub fn make(image: &Image, exe: &str, only: Option<&str>) -> Result<Self, TargetError> {
         let mut plan = Self::default();
         let mut files = 0;
+        plan.note_unopened(image, only);
         let budget = Budget::for_plan();
         for file in image.files().filter(|f| is_chosen(f, only)) {
             files += 1;
@@ -133,6 +134,26 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Files that no one could look into may hold an allocator whose blocks are then missed.
+    fn note_unopened(&mut self, image: &Image, only: Option<&str>) {
+        let unopened = match only {
+            Some(only) => {
+                image.unopened_among(|path| path.trim_end_matches(" (deleted)").ends_with(only))
+            }
+            None => image.unopened(),
+        };
+        if unopened > 0 {
+            self.failures.push(ProbeFailure {
+                function: "all functions".to_owned(),
+                module: format!("{unopened} mapped file{}", if unopened == 1 { "" } else { "s" }),
+                error: format!(
+                    "they could not be opened: run as root, and raise the limit of open files \
+                     (`ulimit -n`); leaktrace opens {MOST_FILES} at most"
+                ),
+            });
+        }
+    }
+
     fn hint(&self, only: Option<&str>) -> String {
         let mut hint = match only {
             Some(only) => format!(" that match `{only}` (leave out --obj to look into all)"),
@@ -145,7 +166,10 @@ impl Plan {
             hint.push_str(note);
         }
         for failure in self.failures.iter().take(3) {
-            hint.push_str(&format!("; {} cannot be probed: {}", failure.function, failure.error));
+            hint.push_str(&format!(
+                "; {} in {} cannot be probed: {}",
+                failure.function, failure.module, failure.error
+            ));
         }
         hint
     }

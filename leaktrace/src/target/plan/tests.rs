@@ -2,6 +2,22 @@
 
 use super::super::test_programs::at_program;
 use super::*;
+use crate::model::Pid;
+
+#[test]
+fn files_that_could_not_be_opened_make_a_trace_incomplete() {
+    let own = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
+    let image = own.with_all_but_one_unopened("/libc.so.6");
+    let plan = Plan::make(&image, "exe", None).unwrap();
+    let failure = plan.failures.first().unwrap();
+    assert_eq!(failure.function, "all functions");
+    assert_eq!(failure.module, format!("{} mapped files", image.unopened()));
+    assert_eq!(Plan::make(&image, "exe", Some("/libc.so.6")).unwrap().failures, []);
+
+    let image = own.with_all_but_one_unopened("[none]");
+    let error = Plan::make(&image, "exe", None).unwrap_err().to_string();
+    assert!(error.contains("could not be opened") && error.contains("ulimit -n"), "{error}");
+}
 
 #[test]
 fn many_files_with_large_symbol_tables_share_one_budget() {
