@@ -87,6 +87,14 @@ pub fn find(name: &str) -> Option<(usize, &'static Entry)> {
     CATALOGUE.iter().enumerate().find(|(_, entry)| entry.name == name)
 }
 
+/// The function of the catalogue that a symbol is a cold part of: GCC and Clang name such parts
+/// `NAME.cold`, `NAME.part.0.cold`, `NAME.cold.1`.
+pub fn cold_part_of(symbol: &str) -> Option<&'static Entry> {
+    let (name, suffixes) = symbol.split_once('.')?;
+    suffixes.split('.').find(|suffix| *suffix == "cold")?;
+    find(name).map(|(_, entry)| entry)
+}
+
 /// The name as people write it.
 pub fn display_name(name: &str) -> String {
     let mut shown = match name.get(..4) {
@@ -125,6 +133,17 @@ mod tests {
             "operator delete[](void*, size_t, align_val_t)"
         );
         assert_eq!(display_name("malloc"), "malloc");
+    }
+
+    #[test]
+    fn cold_parts_belong_to_their_function() {
+        let of = |symbol| cold_part_of(symbol).map(|entry| entry.name);
+        assert_eq!(of("_Znwm.cold"), Some("_Znwm"));
+        assert_eq!(of("_Znam.part.0.cold"), Some("_Znam"));
+        assert_eq!(of("_Znwm.cold.1"), Some("_Znwm"));
+        assert_eq!(of("_Znwm.part.0"), None);
+        assert_eq!(of("other.cold"), None);
+        assert_eq!(of("_Znwm"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
 
 use super::allocators::{self, CATALOGUE, Entry};
 use super::budget::Budget;
-use super::decode::{self, Machine, Need, Placement, Transfer};
+use super::decode::{self, Machine, Need, Part, Placement, Transfer};
 use super::elf::{Elf, ElfError, Function};
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
@@ -181,7 +181,7 @@ impl Plan {
         budget: &Budget,
     ) -> Result<(), ElfError> {
         let elf = Elf::open_within(file.file(), budget)?;
-        let (functions, aliases) = defined(&elf)?;
+        let Defined { functions, aliases, cold } = Defined::by(&elf)?;
         let defines = |name: &str| functions.iter().chain(&aliases).any(|(_, f)| f.name == name);
         let is_allocator = defines("malloc") && defines("free");
         let mut probed = false;
@@ -202,7 +202,7 @@ impl Plan {
                     continue;
                 }
             }
-            probed |= self.add_function(&elf, file, entry, function);
+            probed |= self.add_function(&elf, file, entry, function, &cold);
         }
         if probed {
             self.allocators.push(file.path.clone());
@@ -220,9 +220,10 @@ impl Plan {
         file: &Arc<ObjectFile>,
         entry: &Entry,
         function: &Function,
+        cold: &[Function],
     ) -> bool {
         let shown = allocators::display_name(entry.name);
-        let sites = match sites(elf, entry, function) {
+        let sites = match sites(elf, entry, function, cold) {
             Ok(sites) => sites,
             Err(error) => {
                 let module = file.path.clone();
@@ -257,26 +258,40 @@ fn is_chosen(file: &ObjectFile, only: Option<&str>) -> bool {
     !file.name().starts_with("ld-linux")
 }
 
-/// The functions of the catalogue that a file defines, by name.
-type Defined = Vec<(&'static Entry, Function)>;
+/// The functions of the catalogue that a file defines.
+struct Defined {
+    /// One for each address, under the best name.
+    functions: Vec<(&'static Entry, Function)>,
+    /// Those that are another name of one of them.
+    aliases: Vec<(&'static Entry, Function)>,
+    /// Parts of them that lie elsewhere, under their own names.
+    cold: Vec<Function>,
+}
 
-/// The functions of the catalogue that a file defines: one for each address, under the best name;
-/// and those that are another name of one of them.
-fn defined(elf: &Elf<'_>) -> Result<(Defined, Defined), ElfError> {
-    let mut ranked: Vec<(usize, &'static Entry, Function)> = elf
-        .functions(|name| allocators::find(name).is_some())?
-        .into_iter()
-        .filter_map(|function| {
-            let (rank, entry) = allocators::find(&function.name)?;
-            Some((rank, entry, function))
-        })
-        .collect();
-    ranked.sort_by_key(|(rank, ..)| *rank);
-    let mut seen = HashSet::new();
-    Ok(ranked
-        .into_iter()
-        .map(|(_, entry, function)| (entry, function))
-        .partition(|(_, function)| seen.insert(function.address)))
+impl Defined {
+    fn by(elf: &Elf<'_>) -> Result<Self, ElfError> {
+        let is_wanted = |name: &str| {
+            allocators::find(name).is_some() || allocators::cold_part_of(name).is_some()
+        };
+        let (named, cold): (Vec<Function>, Vec<Function>) = elf
+            .functions(is_wanted)?
+            .into_iter()
+            .partition(|function| allocators::find(&function.name).is_some());
+        let mut ranked: Vec<(usize, &'static Entry, Function)> = named
+            .into_iter()
+            .filter_map(|function| {
+                let (rank, entry) = allocators::find(&function.name)?;
+                Some((rank, entry, function))
+            })
+            .collect();
+        ranked.sort_by_key(|(rank, ..)| *rank);
+        let mut seen = HashSet::new();
+        let (functions, aliases) = ranked
+            .into_iter()
+            .map(|(_, entry, function)| (entry, function))
+            .partition(|(_, function)| seen.insert(function.address));
+        Ok(Self { functions, aliases, cold })
+    }
 }
 
 /// A place in a function for a probe of one role.
@@ -288,7 +303,12 @@ struct RoleSite {
 }
 
 /// The probes of one function: returns first, so that no entry is ever without its return.
-fn sites(elf: &Elf<'_>, entry: &Entry, function: &Function) -> Result<Vec<RoleSite>, String> {
+fn sites(
+    elf: &Elf<'_>,
+    entry: &Entry,
+    function: &Function,
+    cold: &[Function],
+) -> Result<Vec<RoleSite>, String> {
     let size = match function.size {
         0 => UNKNOWN_FUNCTION,
         size => size.min(LONGEST_FUNCTION),
@@ -311,7 +331,8 @@ fn sites(elf: &Elf<'_>, entry: &Entry, function: &Function) -> Result<Vec<RoleSi
         if function.size == 0 || function.size > LONGEST_FUNCTION {
             return Err("an exception may pass through it, and its size is not known".to_owned());
         }
-        let exits = decode::exits(Machine::HOST, &code, function.address)
+        let cold = cold_parts(elf, entry, cold);
+        let exits = decode::exits(Machine::HOST, &code, function.address, &cold)
             .map_err(|why| format!("an exception may pass through it, and {why}"))?;
         for exit in exits {
             sites.push(place(Role::AllocReturn, true, exit)?);
@@ -321,6 +342,18 @@ fn sites(elf: &Elf<'_>, entry: &Entry, function: &Function) -> Result<Vec<RoleSi
     }
     sites.push(place(Role::AllocEntry, false, entry_site)?);
     Ok(sites)
+}
+
+/// The cold parts of a function; one that cannot be read is none, and a jump to it leads elsewhere.
+fn cold_parts(elf: &Elf<'_>, entry: &Entry, cold: &[Function]) -> Vec<Part> {
+    cold.iter()
+        .filter(|part| allocators::cold_part_of(&part.name).is_some_and(|e| e.name == entry.name))
+        .filter(|part| part.size <= LONGEST_FUNCTION)
+        .filter_map(|part| {
+            let code = elf.code(part.address, part.size).ok()?;
+            Some(Part { address: part.address, code })
+        })
+        .collect()
 }
 
 fn entry_site(signature: Signature, code: &[u8], address: u64) -> Result<decode::Site, String> {

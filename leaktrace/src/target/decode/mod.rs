@@ -18,7 +18,7 @@ mod exits;
 mod tests;
 mod x86_64;
 
-pub use exits::exits;
+pub use exits::{Part, exits};
 
 /// More of a function than this is not looked at, in bytes: the bytes may be hostile.
 const MOST_CODE: usize = 256 << 10;

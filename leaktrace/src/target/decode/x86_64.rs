@@ -218,7 +218,7 @@ fn zero_test(instruction: &Instruction) -> Option<u8> {
     (0u8..).zip(&ARGUMENT_REGISTERS).find(|(_, r)| **r == register).map(|(argument, _)| argument)
 }
 
-fn near_target(instruction: &Instruction) -> Option<u64> {
+pub(super) fn near_target(instruction: &Instruction) -> Option<u64> {
     let is_near = matches!(
         instruction.op0_kind(),
         OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64

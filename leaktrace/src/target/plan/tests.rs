@@ -1,8 +1,37 @@
 //! What gets a probe, and what is said about the rest.
 
-use super::super::test_programs::at_program;
+use std::path::Path;
+
+use super::super::test_programs::{at_program, build};
 use super::*;
 use crate::model::Pid;
+
+/// How many probes the throwing `operator new` of a library gets that is built from `source`.
+fn probes_on_new(source: &str, flags: &[&str]) -> Result<usize, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = [flags, &["-shared", "-fPIC", "-w"]].concat();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs").join(source);
+    let library = build("g++", &source, directory.path(), &flags);
+    let file = std::fs::File::open(library).unwrap();
+    let elf = Elf::open(&file).unwrap();
+    let defined = Defined::by(&elf).unwrap();
+    let (entry, function) = defined.functions.iter().find(|(e, _)| e.name == "_Znwm").unwrap();
+    sites(&elf, entry, function, &defined.cold).map(|sites| sites.len())
+}
+
+#[test]
+fn a_throw_in_a_cold_part_is_no_way_out() {
+    let source = "liballoc_new.cc";
+    assert_eq!(probes_on_new(source, &["-O1"]), Ok(2));
+    assert_eq!(probes_on_new(source, &["-O1", "-s"]), Ok(2));
+    assert_eq!(probes_on_new(source, &["-O2"]), Ok(2));
+    // Without .symtab nothing tells whose the part is that it jumps to, if it has one.
+    let stripped = probes_on_new(source, &["-O2", "-s"]);
+    assert!(
+        stripped == Ok(2) || stripped.as_ref().is_err_and(|why| why.contains("other code")),
+        "{stripped:?}"
+    );
+}
 
 #[test]
 fn files_that_could_not_be_opened_make_a_trace_incomplete() {
