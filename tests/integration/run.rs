@@ -1,7 +1,9 @@
 //! Does `leaktrace run` trace a command from its first allocation, and end as the command does?
 
 use std::fs;
+use std::time::{Duration, Instant};
 
+use crate::processes::{DEADLINE, wait_until};
 use crate::programs::program;
 use crate::report::{Held, Report};
 use crate::trace::{Trace, command};
@@ -46,4 +48,50 @@ fn a_file_that_is_no_program_ends_with_126() {
     let ended = command(&["run", "--", file.to_str().unwrap()]);
     ended.assert_code(126);
     assert!(ended.stderr.contains("notes.txt"), "{}", ended.stderr);
+}
+
+/// Each exec stops the command until its probes are in: the last of them, too, must let it go on.
+#[test]
+fn a_command_that_execs_all_the_time_goes_on_when_the_trace_ends() {
+    let program = program("exec_loop.c");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ended");
+    let args = ["run", "-q", "-d", "1s", "--", program.to_str().unwrap(), "300"];
+    let mut args: Vec<&std::ffi::OsStr> = args.iter().map(std::ffi::OsStr::new).collect();
+    args.push(file.as_os_str());
+    Trace::start(&args).ended().assert_code(7);
+    assert!(file.exists());
+}
+
+/// Killed in whatever moment, leaktrace leaves no command behind that stays stopped.
+#[test]
+fn a_command_goes_on_when_leaktrace_is_killed_while_it_is_held() {
+    let program = program("exec_loop.c");
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..20u64 {
+        let file = dir.path().join(format!("ended-{round}"));
+        let args = ["run", "-q", "--", program.to_str().unwrap(), "20"];
+        let mut args: Vec<&std::ffi::OsStr> = args.iter().map(std::ffi::OsStr::new).collect();
+        args.push(file.as_os_str());
+        let mut trace = Trace::start(&args);
+        // The moments are spread from before the first stop to long after it.
+        let begun = Instant::now();
+        wait_until(DEADLINE, "the moment has come", || {
+            begun.elapsed() > Duration::from_millis(100 + 35 * round)
+        });
+        trace.kill();
+        let name = file.file_name().unwrap().to_owned();
+        wait_until(DEADLINE, "the command has ended, or never began", || {
+            file.exists() || !is_running_with(&name)
+        });
+    }
+}
+
+/// Whether a process runs that has `word` in its command line.
+fn is_running_with(word: &std::ffi::OsStr) -> bool {
+    let word = word.as_encoded_bytes();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| line.windows(word.len()).any(|part| part == word))
 }

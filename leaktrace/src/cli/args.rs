@@ -56,6 +56,12 @@ pub enum Command {
     /// Stops itself, then becomes a command: the child of `run`
     #[command(name = "__exec", hide = true)]
     Exec(ExecArgs),
+    /// Lets a held child go on if leaktrace dies
+    #[command(name = "__guard", hide = true)]
+    Guard {
+        /// The child.
+        pid: Pid,
+    },
     /// The child that probes are tried on
     #[command(name = "__practice", hide = true)]
     Practice {
@@ -186,6 +192,15 @@ pub struct DoctorArgs {
 /// Arguments of the hidden `__exec`.
 #[derive(Debug, Args)]
 pub struct ExecArgs {
+    /// leaktrace's process id.
+    #[arg(long)]
+    pub parent: u32,
+    /// The signals to ignore, as a mask.
+    #[arg(long)]
+    pub ignored_signals: u64,
+    /// The limit on open files to set; 0 for none.
+    #[arg(long)]
+    pub open_files: u64,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<std::ffi::OsString>,

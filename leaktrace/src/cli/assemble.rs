@@ -85,7 +85,7 @@ pub fn report(
             ended_by,
         },
         probes: session.targets.iter().flat_map(|t| t.probes.iter().cloned()).collect(),
-        health: health(session, &counters),
+        health: health(session, snapshot, &counters),
         cost: cost(session, &counters, ended_by.is_some()),
         totals,
         stacks,
@@ -152,14 +152,10 @@ fn draw_stack(
     let mut truncated = known.is_none();
     if let (Some(known), Some(index)) = (known, target) {
         truncated = known.ending == Ending::Depth;
-        for address in &known.frames {
-            match names.get(&(index, *address)) {
-                // A frame pointer that is none led out of all code: the stack ends here.
-                Some(named) if !named.is_empty() && is_code(session, index, *address) => {
-                    frames.extend(named.iter().cloned());
-                }
-                _ => break,
-            }
+        // A frame pointer that is none leads out of all code: the stack ends before that.
+        let code = known.frames.iter().rposition(|address| is_code(session, index, *address));
+        for address in known.frames.iter().take(code.map_or(0, |last| last + 1)) {
+            frames.extend(names.get(&(index, *address)).into_iter().flatten().cloned());
         }
     } else {
         frames.push(Frame { function: Some(UNKNOWN_STACK.to_owned()), ..Frame::default() });
@@ -208,7 +204,14 @@ fn is_code(session: &Session, target: usize, address: Addr) -> bool {
         .is_some_and(|located| located.mapping.executable)
 }
 
-fn health(session: &mut Session, counters: &CounterValues) -> Health {
+fn health(session: &mut Session, snapshot: &Snapshot, counters: &CounterValues) -> Health {
+    let mut lost = lost(counters, session.ledger.collisions);
+    // Frames that found no room in the ring buffer, of stacks that never came again.
+    let nameless = snapshot
+        .stacks
+        .iter()
+        .filter(|(id, _)| **id != StackId::UNKNOWN && session.ledger.frames(**id).is_none());
+    lost.insert("frames", nameless.map(|(_, totals)| totals.outstanding_blocks()).sum());
     let warnings = session.symbolizer.warnings();
     session.notes.extend(warnings);
     let mut notes = session.notes.clone();
@@ -227,11 +230,16 @@ fn health(session: &mut Session, counters: &CounterValues) -> Health {
         reappeared: counters.get(Counter::Reappeared),
         abandoned_calls: counters.get(Counter::AbandonedCalls),
         filtered: counters.get(Counter::Filtered),
-        lost: lost(counters, session.ledger.collisions),
+        lost,
         truncated_stacks: counters.get(Counter::TruncatedStacks),
         probe_failures,
         notes,
     }
+}
+
+/// The events among what was lost.
+pub fn lost_events(counters: &CounterValues, collisions: u64) -> u64 {
+    Health { lost: lost(counters, collisions), ..Health::default() }.lost_events()
 }
 
 /// What was lost, by reason.

@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 
 use super::args::{AttachArgs, StdoutFormat};
+use super::say::say;
 use super::session::Session;
 use crate::model::Pid;
 use crate::report;
@@ -74,7 +75,7 @@ fn dry_run(args: &AttachArgs, pids: &[Pid]) -> Result<u8> {
             report::plan::write_text(&targets, &probes, failures, &plan.covered, &mut stdout)?;
         }
         for note in &plan.notes {
-            eprintln!("leaktrace: {note}");
+            say(format_args!("leaktrace: {note}"));
         }
     }
     stdout.flush()?;

@@ -134,7 +134,11 @@ fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
                 checks.push(fine("note", note.clone()));
             }
         }
-        Err(error) => checks.push(problem("allocators", error.to_string(), "see above")),
+        Err(error) => checks.push(problem(
+            "allocators",
+            format!("{:#}", anyhow::Error::from(error)),
+            "see above",
+        )),
     }
     checks.push(match process.seccomp {
         0 => fine("seccomp", "no filter".to_owned()),

@@ -5,6 +5,7 @@ use std::io;
 use anyhow::Result;
 use thiserror::Error;
 
+use super::say::say;
 use crate::probe::features::HostError;
 use crate::target::TargetError;
 
@@ -35,7 +36,7 @@ pub fn code(result: Result<u8>) -> u8 {
     // An error may quote the target: nothing of it reaches the terminal as it is.
     let message = format!("{error:#}");
     let lines: Vec<String> = message.lines().map(crate::model::printable).collect();
-    eprintln!("leaktrace: {}", lines.join("\n"));
+    say(format_args!("leaktrace: {}", lines.join("\n")));
     code_of(&error)
 }
 

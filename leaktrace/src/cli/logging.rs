@@ -2,6 +2,7 @@
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use super::say::say;
 use crate::model::printable;
 
 struct StandardError;
@@ -13,7 +14,7 @@ impl Log for StandardError {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            eprintln!("leaktrace: {}", printable(&record.args().to_string()));
+            say(format_args!("leaktrace: {}", printable(&record.args().to_string())));
         }
     }
 

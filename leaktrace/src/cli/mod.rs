@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(demo)) => demo::main(&demo),
         Some(Command::Doctor(doctor)) => doctor::main(&doctor),
         Some(Command::Exec(exec)) => run::exec_main(&exec),
+        Some(Command::Guard { pid }) => crate::probe::guard::main(pid).map(|()| 0),
         Some(Command::Practice { seccomp }) => {
             crate::probe::practice::child_main(seccomp).map(|()| 0)
         }

@@ -1,5 +1,6 @@
 //! `leaktrace run`: starts a command and traces it from its first allocation.
 
+use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 
@@ -8,10 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{ExecArgs, RunArgs};
 use super::attach::runtime;
+use super::say::say;
 use super::session::Session;
 use crate::model::{EndedBy, Pid};
+use crate::probe::guard::Guard;
 use crate::probe::hold::{self, Waited};
-use crate::probe::own_process;
+use crate::probe::{limits, own_process};
+use crate::target::process;
 
 /// The shell's exit codes for a command that cannot be started.
 const NOT_EXECUTABLE: u8 = 126;
@@ -25,18 +29,23 @@ const SIGNALLED: u8 = 128;
 ///
 /// When it cannot be traced; it is not left running then.
 pub fn main(args: &RunArgs) -> Result<u8> {
+    // As it was before anything here changed it: the command is to find it so.
+    let ignored_signals = own_process::ignored_signals();
+    let open_files = limits::raise_open_files();
     runtime()?.block_on(async {
         let mut session = Session::open(&args.trace)?;
-        let child = Command::new("/proc/self/exe")
-            .arg("__exec")
-            .arg("--")
-            .args(&args.command)
-            .spawn()
-            .context("cannot start a child")?;
-        let mut child = Started { child, traced: false };
-        let pid = Pid::new(child.child.id()).context("the child has no id")?;
+        session.outputs.without_live_view_on_terminal();
+        session.outputs.keep_going();
+        let mut child = Started::new(&args.command, ignored_signals, open_files)?;
+        let pid = child.pid;
         // The child stops itself right before it becomes the command.
-        if hold::wait_for_stop(pid) != Waited::Stopped || !session.add_child_at_exec(pid)? {
+        match hold::wait_for_stop(pid) {
+            Waited::Stopped => {}
+            Waited::Ended => return child.exit_code(),
+            Waited::Neither => anyhow::bail!("the command's process {pid} does not get ready"),
+        }
+        let guard = Guard::start(pid)?;
+        if !session.add_child_at_exec(pid)? {
             return child.exit_code();
         }
         session.begin()?;
@@ -44,10 +53,15 @@ pub fn main(args: &RunArgs) -> Result<u8> {
         hold::resume(pid);
         let (code, report) = session.run().await?;
         drop(session);
-        if report.trace.ended_by == Some(EndedBy::Signal) {
-            child.terminate(pid);
+        // Stopped by an exec in the very moment in which the trace ended.
+        if process::state(pid) == Some('T') {
+            hold::resume(pid);
         }
-        let own = child.exit_code_passing_signals_on(pid).await?;
+        drop(guard);
+        if report.trace.ended_by == Some(EndedBy::Signal) {
+            child.terminate();
+        }
+        let own = child.exit_code_passing_signals_on().await?;
         Ok(if code != 0 { code } else { own })
     })
 }
@@ -55,27 +69,42 @@ pub fn main(args: &RunArgs) -> Result<u8> {
 /// The command's process. One that never came to run is not left behind.
 struct Started {
     child: Child,
+    pid: Pid,
     traced: bool,
 }
 
 impl Started {
+    fn new(command: &[OsString], ignored_signals: u64, open_files: u64) -> Result<Self> {
+        let child = Command::new("/proc/self/exe")
+            .arg("__exec")
+            .args(["--parent", &std::process::id().to_string()])
+            .args(["--ignored-signals", &ignored_signals.to_string()])
+            .args(["--open-files", &open_files.to_string()])
+            .arg("--")
+            .args(command)
+            .spawn()
+            .context("cannot start a child")?;
+        let pid = Pid::new(child.id()).context("the child has no id")?;
+        Ok(Self { child, pid, traced: false })
+    }
+
     /// Asks the command to end, as whoever ended leaktrace would have it.
-    fn terminate(&mut self, pid: Pid) {
+    fn terminate(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            own_process::signal_child(pid, libc::SIGTERM);
+            own_process::signal_child(self.pid, libc::SIGTERM);
         }
     }
 
     /// Waits for the command to end; a trace that ended before it leaves it running.
-    async fn exit_code_passing_signals_on(&mut self, pid: Pid) -> Result<u8> {
+    async fn exit_code_passing_signals_on(&mut self) -> Result<u8> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut child_ends = signal(SignalKind::child())?;
         while self.child.try_wait().context("cannot wait for the command")?.is_none() {
             tokio::select! {
                 _ = child_ends.recv() => {}
-                _ = interrupt.recv() => self.terminate(pid),
-                _ = terminate.recv() => self.terminate(pid),
+                _ = interrupt.recv() => self.terminate(),
+                _ = terminate.recv() => self.terminate(),
             }
         }
         self.exit_code()
@@ -107,16 +136,16 @@ impl Drop for Started {
 ///
 /// # Errors
 ///
-/// Never returns one for a command that cannot be started: that is an exit code.
+/// When the command's limits cannot be set; that it cannot be started is an exit code.
 pub fn exec_main(args: &ExecArgs) -> Result<u8> {
-    // If leaktrace dies while this process is held, it goes on.
-    own_process::continue_when_parent_dies();
-    own_process::stop();
+    own_process::stop_for(args.parent);
+    own_process::ignore_signals(args.ignored_signals);
+    limits::set_open_files(args.open_files).context("cannot set the limit on open files")?;
     let Some((program, arguments)) = args.command.split_first() else {
         return Ok(super::exit::USAGE);
     };
     let error = Command::new(program).args(arguments).exec();
     let shown = crate::model::printable(&program.to_string_lossy());
-    eprintln!("leaktrace: cannot start `{shown}`: {error}");
+    say(format_args!("leaktrace: cannot start `{shown}`: {error}"));
     Ok(if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE })
 }

@@ -10,6 +10,7 @@ use super::assemble;
 use super::calibration::{Calibration, practice_kernel};
 use super::exit;
 use super::output::Outputs;
+use super::say::say;
 use super::traced::Traced;
 use crate::analyse::History;
 use crate::collect::maps::CounterValues;
@@ -44,6 +45,7 @@ pub struct Session {
     pub(super) last_scan: assemble::LastScan,
     pub(super) next_slot: u16,
     pub(super) hold: bool,
+    pub(super) ending: bool,
     pub(super) last_progress: (Instant, u64),
 }
 
@@ -90,6 +92,7 @@ impl Session {
             last_scan: assemble::LastScan::default(),
             next_slot: 0,
             hold: false,
+            ending: false,
             last_progress: (Instant::now(), 0),
         })
     }
@@ -108,7 +111,7 @@ impl Session {
         let pid = process.pid;
         self.maps.watch(pid, slot, self.hold)?;
         let only = self.args.obj.as_deref();
-        let traced = Traced::attach_only(&mut self.kernel, live, process, slot, only)?;
+        let traced = Traced::attach(&mut self.kernel, live, process, slot, only)?;
         self.targets.push(traced);
         Ok(())
     }
@@ -178,7 +181,9 @@ impl Session {
         let stepped = target.probes.iter().filter(|p| !p.emulated).count();
         let cost = if stepped == 0 { String::new() } else { format!(", {stepped} of them slow") };
         let (pid, comm) = (target.process.pid, &target.process.comm);
-        eprintln!("leaktrace: tracing {pid} {comm} ({probes} probes{cost}); Ctrl-C ends it");
+        say(format_args!(
+            "leaktrace: tracing {pid} {comm} ({probes} probes{cost}); Ctrl-C ends it"
+        ));
     }
 
     /// Traces until the end, and writes the last report. Returns the exit code.
@@ -196,6 +201,12 @@ impl Session {
 
     /// Ends the trace: counting stops at once, the probes come out while the report is made.
     fn finish(&mut self, ended_by: EndedBy) -> Result<Report> {
+        // From now on no exec stops anybody; those that did are let go on.
+        self.ending = true;
+        for target in &self.targets {
+            self.maps.unwatch(target.process.pid);
+        }
+        self.messages()?;
         for target in &self.targets {
             self.maps.close_target(target.slot)?;
         }
@@ -231,10 +242,10 @@ const TOO_MANY_LOST_PERCENT: u64 = 5;
 fn exit_code(report: &Report) -> u8 {
     let lost = report.health.lost_events();
     if lost * 100 > report.health.allocs * TOO_MANY_LOST_PERCENT && lost > 0 {
-        eprintln!(
+        say(format_args!(
             "leaktrace: {lost} events were lost, of {} allocations: too many for a verdict",
             report.health.allocs
-        );
+        ));
         return exit::INCOMPLETE;
     }
     0

@@ -7,40 +7,55 @@ use anyhow::Result;
 use leaktrace_ebpf::records::Counter;
 
 use super::assemble;
+use super::say::say;
 use super::session::Session;
 use super::traced::Traced;
 use crate::analyse::History;
 use crate::collect::Step;
-use crate::collect::messages::{self, Exec};
-use crate::model::{Pid, Snapshot, Totals};
+use crate::collect::messages::{self, Exec, Message};
+use crate::model::{Pid, Snapshot, StackId, Totals};
 use crate::probe::hold;
 use crate::report::progress::{self, Progress};
 use crate::target::TargetError;
 
 impl Session {
-    /// Plans a process anew after its exec.
+    /// Plans a process anew after its exec. A process that was stopped for that goes on, whatever
+    /// comes of it.
     fn execed(&mut self, exec: Exec) -> Result<()> {
-        let Some(index) = self.targets.iter().position(|t| t.slot == exec.slot) else {
-            return Ok(());
-        };
-        // Frames of the old address space that are still on their way belong to it, too.
-        let stacks = self.ledger.forget(exec.slot);
-        self.maps.purge(exec.slot, &stacks)?;
-        if exec.held {
-            // However that goes, it must not stay stopped.
-            if let Err(error) = hold::run_to_libraries(&mut self.kernel, exec.pid) {
-                log::info!("process {}: {error:#}", exec.pid);
-            }
-        }
-        let planned = self.plan_anew(index, true);
+        let planned = if self.ending { Ok(()) } else { self.replace_image(exec) };
         if exec.held {
             hold::resume(exec.pid);
         }
         planned
     }
 
+    fn replace_image(&mut self, exec: Exec) -> Result<()> {
+        // Not by the slot: the process may have called exec twice since it was planned.
+        let found = self.targets.iter().position(|t| t.process.pid == exec.pid && !t.ended);
+        let Some(index) = found else { return Ok(()) };
+        let alone = self.targets.len() == 1;
+        let Some(target) = self.targets.get(index) else { return Ok(()) };
+        let slot = target.slot;
+        let mut stacks = self.ledger.forget(slot);
+        if alone {
+            // Stacks whose frames never arrived are nobody else's either.
+            self.maps.for_each_stack(|id, _| stacks.push(id))?;
+            stacks.retain(|id| *id != StackId::UNKNOWN);
+        }
+        self.maps.purge(slot, &stacks)?;
+        if exec.held
+            && let Err(error) = hold::run_to_libraries(&mut self.kernel, exec.pid)
+        {
+            log::info!("process {}: {error:#}", exec.pid);
+        }
+        self.plan_anew(index, true)
+    }
+
     fn plan_anew(&mut self, index: usize, patient: bool) -> Result<()> {
-        let slot = self.take_slot()?;
+        let Ok(slot) = self.take_slot() else {
+            self.notes.push("there were too many execs: the last ones are not traced".to_owned());
+            return Ok(());
+        };
         let Some(target) = self.targets.get_mut(index) else { return Ok(()) };
         let pid = target.process.pid;
         let first_try = !target.awaits_probes;
@@ -56,7 +71,7 @@ impl Session {
                      then on"
                 );
                 if !self.outputs.is_quiet() {
-                    eprintln!("leaktrace: {note}");
+                    say(format_args!("leaktrace: {note}"));
                 }
                 self.notes.push(note);
                 if let Some(target) = self.targets.get(index) {
@@ -98,7 +113,7 @@ impl Session {
             events_per_s: events.saturating_sub(before) as f64 / seconds,
             live_blocks: total.outstanding_blocks(),
             outstanding_bytes: total.outstanding_bytes(),
-            lost: assemble::lost(&counters, self.ledger.collisions).values().sum(),
+            lost: assemble::lost_events(&counters, self.ledger.collisions),
         }));
         Ok(())
     }
@@ -112,10 +127,17 @@ impl Step for Session {
                 log::debug!("a message of {} bytes makes no sense", item.len());
                 continue;
             };
-            if let Some(messages::Message::Exec(exec)) = self.ledger.take(message) {
+            if let Message::Stack { stack, .. } = &message
+                && let Some(target) = self.targets.iter_mut().find(|t| t.slot == stack.slot)
+            {
+                target.notice(stack);
+            }
+            if let Some(Message::Exec(exec)) = self.ledger.take(message) {
                 execs.push(exec);
             }
         }
+        // What was mapped since must be looked at while it is mapped.
+        self.targets.iter_mut().for_each(Traced::look_if_stale);
         for exec in execs {
             self.execed(exec)?;
         }
@@ -129,6 +151,7 @@ impl Step for Session {
                 self.plan_anew(index, false)?;
             }
         }
+        self.targets.iter_mut().for_each(Traced::check_main_thread);
         let snapshot = self.snapshot()?;
         self.history.add(&snapshot, false);
         self.show_progress(&snapshot)
@@ -161,6 +184,7 @@ impl Step for Session {
         }
         self.messages()?;
         self.maps.clear()?;
+        self.ledger.collisions = 0;
         self.history = History::default();
         self.last_scan = assemble::LastScan::default();
         self.begin()

@@ -1,12 +1,12 @@
 //! One process under trace: from its identity to the probes in it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::collect::live::ProcessHandle;
 use crate::collect::{KernelMaps, Live, clock};
-use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, Target};
+use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackFrames, Target};
 use crate::probe::{Attached, Kernel};
 use crate::target::{Image, Plan, Process, TargetError, process};
 
@@ -28,6 +28,11 @@ pub struct Traced {
     pub ended: bool,
     /// It has called exec and its new address space has no probes yet.
     pub awaits_probes: bool,
+    /// Only files whose path ends with this are probed (`-O`).
+    only: Option<String>,
+    /// A stack leads to code that was mapped after the last look.
+    stale: bool,
+    looked: Instant,
     allocator_code: Vec<(Addr, Addr)>,
     attached: Option<Attached>,
     cpu_at_start_s: f64,
@@ -38,23 +43,17 @@ pub struct Traced {
 /// goes on without it for now.
 const LOOKS: u32 = 40;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+/// How often the mappings are read because of a stack that leads out of them.
+const BETWEEN_STALE_LOOKS: Duration = Duration::from_millis(20);
 
 impl Traced {
-    /// Plans a process and puts the probes in; they count nothing yet.
+    /// Plans a process and puts the probes in; they count nothing yet. `only` restricts them to
+    /// files whose path ends with it.
     ///
     /// # Errors
     ///
     /// [`TargetError`] when it cannot be traced; what the kernel refuses.
-    pub fn attach(kernel: &mut Kernel, live: &Live, process: Process, slot: Slot) -> Result<Self> {
-        Self::attach_only(kernel, live, process, slot, None)
-    }
-
-    /// The same, restricted to files whose path ends with `only`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Traced::attach`].
-    pub fn attach_only(
+    pub fn attach(
         kernel: &mut Kernel,
         live: &Live,
         process: Process,
@@ -80,6 +79,9 @@ impl Traced {
             notes: Vec::new(),
             ended: false,
             awaits_probes: false,
+            only: only.map(str::to_owned),
+            stale: false,
+            looked: Instant::now(),
             allocator_code: Vec::new(),
             attached: None,
             cpu_at_start_s: cpu_seconds(pid),
@@ -98,6 +100,34 @@ impl Traced {
         self.attached = Some(attached);
     }
 
+    /// Takes note of a stack: code that is not known has to be looked at.
+    pub fn notice(&mut self, stack: &StackFrames) {
+        let known = |address: &Addr| self.image.locate(Addr(address.0.saturating_sub(1))).is_some();
+        self.stale |= !stack.frames.iter().all(known);
+    }
+
+    /// Looks at the address space again if a stack asked for it, but not too often: with frame
+    /// pointers that are none, stacks lead nowhere all the time.
+    pub fn look_if_stale(&mut self) {
+        if self.stale && self.looked.elapsed() >= BETWEEN_STALE_LOOKS {
+            self.look_again();
+        }
+    }
+
+    /// The kernel filters probes by the main thread's address space, and takes them out when that
+    /// thread has ended while others run on.
+    pub fn check_main_thread(&mut self) {
+        let module = self.process.exe.clone();
+        let function = "all functions".to_owned();
+        let known = self.failures.iter().any(|failure| failure.function == function);
+        if !self.ended && !known && process::main_thread_ended(self.process.pid) {
+            let error = "the main thread has ended while others run on, and with it the probes: \
+                         what happened since is in no figure"
+                .to_owned();
+            self.failures.push(ProbeFailure { function, module, error });
+        }
+    }
+
     /// Puts probes into the address space that an exec made, under a new slot. False when it has
     /// no allocator mapped yet.
     ///
@@ -109,8 +139,11 @@ impl Traced {
         let pid = self.process.pid;
         for look in 0.. {
             let process = Process::open(pid)?;
+            if process.start_time != self.process.start_time {
+                return Err(TargetError::Gone { pid }.into());
+            }
             let image = Image::capture(pid)?;
-            match Plan::make(&image, &process.exe, None) {
+            match Plan::make(&image, &process.exe, self.only.as_deref()) {
                 Ok(plan) => {
                     let attached = attach_plan(kernel, &plan, &process, slot)?;
                     self.process = process;
@@ -146,8 +179,9 @@ impl Traced {
         if self.ended || self.awaits_probes {
             return;
         }
+        (self.stale, self.looked) = (false, Instant::now());
         if let Err(error) = self.image.refresh() {
-            log::info!("process {}: {error}", self.process.pid);
+            log::info!("process {}: {:#}", self.process.pid, anyhow::Error::from(error));
         }
         self.cpu_s = (cpu_seconds(self.process.pid) - self.cpu_at_start_s).max(self.cpu_s);
     }
@@ -180,10 +214,9 @@ fn attach_plan(
     slot: Slot,
 ) -> Result<Attached> {
     let pid = process.pid;
-    Attached::attach(kernel, plan, pid, slot).map_err(|error| {
-        // Whatever the kernel answered: if it is gone, that is the reason.
-        if process.lives() { error } else { TargetError::Gone { pid }.into() }
-    })
+    let attached = Attached::attach(kernel, plan, pid, slot);
+    // Whatever the kernel answered: if the process is gone, that is the reason.
+    if process.lives() { attached } else { Err(TargetError::Gone { pid }.into()) }
 }
 
 fn cpu_seconds(pid: Pid) -> f64 {

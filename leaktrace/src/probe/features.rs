@@ -17,6 +17,13 @@ pub enum HostError {
         /// Those that are missing.
         missing: String,
     },
+    /// `/proc` shows another PID namespace.
+    #[error(
+        "/proc shows another PID namespace than leaktrace's own, so process ids mean other \
+         processes: mount it anew in the namespace (`unshare --mount-proc`), or run leaktrace \
+         outside"
+    )]
+    ForeignProc,
     /// The kernel has no uprobes.
     #[error(
         "this kernel has no uprobes (no {UPROBE_PMU}): it needs CONFIG_UPROBE_EVENTS, which the \
@@ -47,6 +54,9 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 ///
 /// [`HostError`], the first that applies.
 pub fn require() -> Result<(), HostError> {
+    if !proc_is_own() {
+        return Err(HostError::ForeignProc);
+    }
     let missing = missing_capabilities();
     if !missing.is_empty() {
         return Err(HostError::Rights { missing: missing.join(", ") });
@@ -61,6 +71,12 @@ pub fn require() -> Result<(), HostError> {
         return Err(HostError::Lockdown);
     }
     Ok(())
+}
+
+/// Whether `/proc` counts processes as this one's PID namespace does.
+fn proc_is_own() -> bool {
+    let own = std::process::id().to_string();
+    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str())
 }
 
 /// How one thing stands.

@@ -7,6 +7,8 @@ use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use leaktrace_ebpf::records::UNKNOWN_STACK;
 
+use super::limits;
+
 #[cfg(target_arch = "x86_64")]
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/leaktrace.x86_64.bpf.o");
 /// The object for arm64 is not built yet: loading reports it.
@@ -63,7 +65,14 @@ impl Kernel {
     ///
     /// What the kernel refuses, and why.
     pub fn load(settings: &Settings) -> Result<Self> {
-        lift_memlock_limit();
+        Self::try_to_load(settings).or_else(|error| {
+            // Only kernels before 5.11 need it, and children inherit it.
+            limits::lift_locked_memory();
+            Self::try_to_load(settings).map_err(|_| error)
+        })
+    }
+
+    fn try_to_load(settings: &Settings) -> Result<Self> {
         let (device, inode) = own_pid_namespace();
         let verbose = u32::from(settings.verbose);
         let mut ebpf = EbpfLoader::new()
@@ -138,14 +147,6 @@ fn refused(program: &str, error: ProgramError) -> anyhow::Error {
     let lines: Vec<&str> = log.lines().collect();
     let tail = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or(&lines).join("\n  ");
     anyhow::anyhow!("the kernel's verifier refuses the program {program}: {io_error}\n  {tail}")
-}
-
-/// Kernels before 5.11 charge maps to this limit.
-#[expect(unsafe_code, reason = "setrlimit")]
-fn lift_memlock_limit() {
-    let infinite = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a valid pointer for the duration of the call. Where it fails, loading says so.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const infinite) };
 }
 
 /// Device and inode of this process's PID namespace; inode 0 in the initial one, whose ids the

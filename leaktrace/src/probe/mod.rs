@@ -4,7 +4,9 @@
 
 pub mod attach;
 pub mod features;
+pub mod guard;
 pub mod hold;
+pub mod limits;
 pub mod load;
 pub mod own_process;
 pub mod practice;

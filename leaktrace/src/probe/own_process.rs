@@ -1,30 +1,49 @@
 //! Signals between leaktrace and its own children; never a stranger's.
 
-/// Has the kernel send this process SIGCONT when its parent dies, even after an exec: held by a
-/// leaktrace that is killed, it would stay stopped for ever.
-#[expect(unsafe_code, reason = "prctl")]
-pub fn continue_when_parent_dies() {
-    // SAFETY: no pointers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT) };
-}
+#![expect(unsafe_code, reason = "prctl, raise, kill, signal")]
 
-/// Stops this process until it is told to go on.
-#[expect(unsafe_code, reason = "raise")]
-pub fn stop() {
+use crate::model::Pid;
+
+/// Stops this process until it is told to go on. It dies if its parent, whose id is `parent`, dies
+/// before that.
+pub fn stop_for(parent: u32) {
+    die_with_parent();
     // SAFETY: no pointers.
-    unsafe { libc::raise(libc::SIGSTOP) };
+    unsafe {
+        // The parent may have died before the kernel was told to watch it.
+        if libc::getppid().cast_unsigned() == parent {
+            libc::raise(libc::SIGSTOP);
+        }
+        libc::prctl(libc::PR_SET_PDEATHSIG, 0);
+    }
 }
 
 /// Has the kernel kill this process when its parent dies.
-#[expect(unsafe_code, reason = "prctl")]
 pub fn die_with_parent() {
     // SAFETY: no pointers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
 /// Sends a signal to a child that has not been waited for.
-#[expect(unsafe_code, reason = "kill")]
-pub fn signal_child(pid: crate::model::Pid, signal: i32) {
+pub fn signal_child(pid: Pid, signal: i32) {
     // SAFETY: no pointers. As long as it was not waited for, the id is the child's.
-    unsafe { libc::kill(pid.get() as libc::pid_t, signal) };
+    unsafe { libc::kill(pid.get().cast_signed(), signal) };
+}
+
+/// The signals that this process ignores, a bit each, signal 1 the lowest (`SigIgn` in proc(5)).
+pub fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Ignores those of the signals that leaktrace handles which are set in `mask`, as whoever started
+/// leaktrace had it.
+pub fn ignore_signals(mask: u64) {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
+        if mask >> (signal - 1) & 1 != 0 {
+            // SAFETY: no handler of this process is replaced: it has none.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+    }
 }

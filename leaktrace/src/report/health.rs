@@ -106,6 +106,10 @@ fn reason_and_advice(reason: &str) -> String {
         "no_thread_state" => "the kernel had no memory to remember a thread's call",
         "too_deep" => "allocation calls nested deeper than is remembered",
         "unreadable" => "the new block's address could not be read from the process",
+        "frames" => {
+            "the frames of their stacks found no room on their way to leaktrace, so these blocks have\
+                     no stack; trace again, on a machine with less load"
+        }
         "exec" => "calls between an exec and the new program's probes",
         _ => return format!("reason `{reason}`"),
     };

@@ -119,10 +119,25 @@ impl Plan {
         let budget = Budget::for_plan();
         for file in image.files().filter(|f| is_chosen(f, only)) {
             files += 1;
-            if let Err(error) = plan.add_file(image, file, &budget) {
-                plan.notes.push(format!("{} was not looked into: {error}", file.path));
+            match plan.add_file(image, file, &budget) {
+                Ok(()) => {}
+                // An allocator may be among them.
+                Err(error @ ElfError::OverBudget) => plan.failures.push(ProbeFailure {
+                    function: "all functions".to_owned(),
+                    module: file.path.clone(),
+                    error: error.to_string(),
+                }),
+                Err(error) => {
+                    plan.notes.push(format!("{} was not looked into: {error}", file.path));
+                }
             }
         }
+        cap(&mut plan.notes, |n| format!("{n} more files were not looked into"));
+        cap(&mut plan.failures, |n| ProbeFailure {
+            function: "all functions".to_owned(),
+            module: format!("{n} more files"),
+            error: "they were not looked into".to_owned(),
+        });
         if plan.probes.is_empty() {
             return Err(TargetError::NoAllocator {
                 pid: image.pid,
@@ -247,6 +262,15 @@ impl Plan {
             });
         }
         true
+    }
+}
+
+/// Says a hundred things at most, and how many there were beyond.
+fn cap<T>(said: &mut Vec<T>, more: impl Fn(usize) -> T) {
+    const MOST: usize = 100;
+    if let Some(beyond) = said.len().checked_sub(MOST).filter(|beyond| *beyond > 0) {
+        said.truncate(MOST);
+        said.push(more(beyond));
     }
 }
 

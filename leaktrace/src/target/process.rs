@@ -90,6 +90,11 @@ pub fn cpu_seconds(pid: Pid, ticks_per_second: u64) -> Option<f64> {
     Some(stat.cpu_ticks as f64 / ticks_per_second.max(1) as f64)
 }
 
+/// When a process started, in clock ticks since boot; `None` when it is gone.
+pub fn start_time(pid: Pid) -> Option<u64> {
+    Some(Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?.start_time)
+}
+
 /// The letter of a process's state in `/proc/PID/stat`; `None` when it is gone.
 pub fn state(pid: Pid) -> Option<char> {
     Some(Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?.state)

@@ -3,7 +3,7 @@
 pub mod load;
 pub mod service;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
@@ -12,9 +12,11 @@ use clap::Parser;
 
 use super::args::{Arguments, DemoArgs};
 use super::attach::runtime;
+use super::say::say;
 use super::session::Session;
 use crate::model::{Pid, Report, VerdictKind};
 use crate::probe::features;
+use crate::report;
 use crate::target::Process;
 use load::Load;
 
@@ -27,16 +29,16 @@ pub fn main(args: &DemoArgs) -> Result<u8> {
     features::require()?;
     let service = Service::start()?;
     let load = Load::start(service.address);
-    eprintln!(
+    say(format_args!(
         "leaktrace demo: started a small web shop as process {} on {}, with {} customers;\n\
          somewhere it forgets to free memory. Tracing it for {:.0} s.",
         service.pid,
         service.address,
         load::CUSTOMERS,
         args.duration.as_secs_f64()
-    );
+    ));
     let trace = attach_arguments(args, service.pid)?;
-    let (code, report) = runtime()?.block_on(async {
+    let (code, found) = runtime()?.block_on(async {
         let mut session = Session::open(&trace.attach.trace)?;
         session.add(Process::open(service.pid)?)?;
         session.begin()?;
@@ -44,7 +46,10 @@ pub fn main(args: &DemoArgs) -> Result<u8> {
     })?;
     let requests = load.stop();
     drop(service);
-    println!("\n{}", conclusion(&report, requests, args));
+    let mut stdout = std::io::stdout().lock();
+    for line in report::wrap(&conclusion(&found, requests, args), report::Style::default().width) {
+        writeln!(stdout, "{line}")?;
+    }
     Ok(code)
 }
 
@@ -67,16 +72,16 @@ fn conclusion(report: &Report, requests: u64, args: &DemoArgs) -> String {
         Some(frame) => {
             let name = frame.function.as_deref().unwrap_or("a function without a name");
             let place = match (&frame.file, frame.line) {
-                (Some(file), Some(line)) => format!(" ({file}:{line})"),
+                (Some(file), Some(line)) => format!("It is at {file}:{line}.\n"),
                 _ => String::new(),
             };
             format!(
-                "After {requests} requests: {name}{place} leaks.\n\
+                "\nAfter {requests} requests: {name} leaks.\n{place}\
                  The flame graph is in {}. Now try `leaktrace -p PID` on a process of yours.",
                 args.output.display()
             )
         }
-        None => format!("After {requests} requests no leak was found: try a longer --duration."),
+        None => format!("\nAfter {requests} requests no leak was found: try a longer --duration."),
     }
 }
 
