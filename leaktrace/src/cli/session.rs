@@ -47,6 +47,8 @@ pub struct Session {
     pub(super) hold: bool,
     pub(super) ending: bool,
     pub(super) last_progress: (Instant, u64),
+    /// When the totals were last looked at, and how long that took.
+    pub(super) last_sample: (Instant, Duration),
 }
 
 impl Session {
@@ -94,6 +96,7 @@ impl Session {
             hold: false,
             ending: false,
             last_progress: (Instant::now(), 0),
+            last_sample: (Instant::now(), Duration::ZERO),
         })
     }
 
