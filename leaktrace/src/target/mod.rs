@@ -11,6 +11,8 @@ pub mod maps;
 pub mod object_file;
 pub mod plan;
 pub mod process;
+mod route;
+mod sites;
 #[cfg(test)]
 mod test_programs;
 
@@ -18,5 +20,6 @@ pub use budget::Budget;
 pub use error::TargetError;
 pub use image::{Image, Located};
 pub use object_file::ObjectFile;
-pub use plan::{Plan, PlannedProbe, Role};
+pub use plan::{Plan, PlannedProbe};
 pub use process::Process;
+pub use sites::Role;
