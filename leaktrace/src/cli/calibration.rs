@@ -31,11 +31,6 @@ impl Calibration {
         Self { result, cost: None }
     }
 
-    /// The cost, if it is known by now.
-    pub fn so_far(&mut self) -> Option<ProbeCost> {
-        self.wait(Duration::ZERO)
-    }
-
     /// The cost; waits for it for a moment.
     pub fn wait(&mut self, patience: Duration) -> Option<ProbeCost> {
         if self.cost.is_none()

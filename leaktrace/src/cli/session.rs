@@ -7,7 +7,7 @@ use leaktrace_ebpf::records::MAX_TARGETS;
 
 use super::args::TraceArgs;
 use super::assemble;
-use super::calibration::{Calibration, practice_kernel};
+use super::calibration::Calibration;
 use super::exit;
 use super::output::Outputs;
 use super::say::say;
@@ -18,9 +18,9 @@ use crate::collect::messages;
 use crate::collect::{KernelMaps, Ledger, Live, MessageRing, Step, event_loop, kernel_log, ledger};
 use crate::model::{EndedBy, Pid, Report, Slot, Snapshot};
 use crate::probe::hold::{self, Waited};
-use crate::probe::{Kernel, Settings, features, practice};
+use crate::probe::{Kernel, Settings, features};
 use crate::symbolize::{self, Symbolizer};
-use crate::target::{Process, TargetError};
+use crate::target::{Process, process};
 
 /// A trace under way.
 pub struct Session {
@@ -106,9 +106,6 @@ impl Session {
     ///
     /// When it cannot be traced.
     pub fn add(&mut self, process: Process) -> Result<()> {
-        if process.seccomp != 0 {
-            refuse_if_return_probes_kill(&process)?;
-        }
         let slot = self.take_slot()?;
         let live = self.live.as_ref().context("the trace is over")?;
         let pid = process.pid;
@@ -264,22 +261,9 @@ fn wait_for_exec(messages: &mut MessageRing, pid: Pid) -> bool {
                 return hold::wait_for_stop(pid) == Waited::Stopped;
             }
         }
-        if matches!(crate::target::process::state(pid), None | Some('Z' | 'X' | 'x')) {
+        if process::has_ended(pid) {
             return false;
         }
         std::thread::sleep(Duration::from_micros(200));
     }
-}
-
-/// A target under seccomp is traced only where a return probe is known not to kill it.
-fn refuse_if_return_probes_kill(process: &Process) -> Result<()> {
-    let kills = practice_kernel()
-        .and_then(|mut kernel| practice::return_probe_kills_under_seccomp(&mut kernel))
-        .context("cannot find out whether the target's seccomp filter lets return probes pass")?;
-    if kills {
-        return Err(
-            TargetError::SeccompKills { pid: process.pid, comm: process.comm.clone() }.into()
-        );
-    }
-    Ok(())
 }

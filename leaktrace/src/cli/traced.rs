@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use super::calibration::practice_kernel;
 use crate::collect::live::ProcessHandle;
 use crate::collect::{KernelMaps, Live, clock};
 use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackFrames, Target};
-use crate::probe::{Attached, Kernel};
+use crate::probe::{Attached, Kernel, practice};
 use crate::target::{Image, Plan, Process, TargetError, process};
 
 /// A process under trace.
@@ -45,6 +46,9 @@ const LOOKS: u32 = 40;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// How often the mappings are read because of a stack that leads out of them.
 const BETWEEN_STALE_LOOKS: Duration = Duration::from_millis(20);
+
+const MAIN_THREAD_ENDED: &str = "the main thread has ended while others run on, and with it the \
+                                 probes: what happened since is in no figure";
 
 impl Traced {
     /// Plans a process and puts the probes in; they count nothing yet. `only` restricts them to
@@ -119,11 +123,9 @@ impl Traced {
     pub fn check_main_thread(&mut self) {
         let module = self.process.exe.clone();
         let function = "all functions".to_owned();
-        let known = self.failures.iter().any(|failure| failure.function == function);
+        let known = self.failures.iter().any(|failure| failure.error == MAIN_THREAD_ENDED);
         if !self.ended && !known && process::main_thread_ended(self.process.pid) {
-            let error = "the main thread has ended while others run on, and with it the probes: \
-                         what happened since is in no figure"
-                .to_owned();
+            let error = MAIN_THREAD_ENDED.to_owned();
             self.failures.push(ProbeFailure { function, module, error });
         }
     }
@@ -214,6 +216,10 @@ fn attach_plan(
     slot: Slot,
 ) -> Result<Attached> {
     let pid = process.pid;
+    // At the attach and again after each exec: a filter may have come since.
+    if process.seccomp != 0 {
+        refuse_if_return_probes_kill(process)?;
+    }
     let attached = Attached::attach(kernel, plan, pid, slot);
     // Whatever the kernel answered: if the process is gone, that is the reason.
     if process.lives() { attached } else { Err(TargetError::Gone { pid }.into()) }
@@ -221,4 +227,17 @@ fn attach_plan(
 
 fn cpu_seconds(pid: Pid) -> f64 {
     process::cpu_seconds(pid, clock::ticks_per_second()).unwrap_or(0.0)
+}
+
+/// A target under seccomp is traced only where a return probe is known not to kill it.
+fn refuse_if_return_probes_kill(process: &Process) -> Result<()> {
+    let kills = practice_kernel()
+        .and_then(|mut kernel| practice::return_probe_kills_under_seccomp(&mut kernel))
+        .context("cannot find out whether the target's seccomp filter lets return probes pass")?;
+    if kills {
+        return Err(
+            TargetError::SeccompKills { pid: process.pid, comm: process.comm.clone() }.into()
+        );
+    }
+    Ok(())
 }

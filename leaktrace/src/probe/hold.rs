@@ -34,11 +34,13 @@ pub enum Waited {
 pub fn wait_for_stop(pid: Pid) -> Waited {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        match process::state(pid) {
-            Some('T') => return Waited::Stopped,
-            None | Some('Z' | 'X' | 'x') => return Waited::Ended,
-            Some(_) => std::thread::sleep(Duration::from_micros(200)),
+        if process::state(pid) == Some('T') {
+            return Waited::Stopped;
         }
+        if process::has_ended(pid) {
+            return Waited::Ended;
+        }
+        std::thread::sleep(Duration::from_micros(200));
     }
     Waited::Neither
 }

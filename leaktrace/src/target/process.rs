@@ -39,7 +39,7 @@ impl Process {
             return Err(TargetError::Gone { pid });
         };
         let comm = printable(&stat.comm);
-        if has_ended(stat.state) {
+        if is_final(stat.state) {
             return Err(if another_thread_lives(pid) {
                 TargetError::MainThreadEnded { pid, comm }
             } else {
@@ -80,7 +80,7 @@ impl Process {
         read_proc(self.pid, "stat", "read the state")
             .ok()
             .and_then(|stat| Stat::parse(&stat))
-            .is_some_and(|s| s.start_time == self.start_time && !has_ended(s.state))
+            .is_some_and(|s| s.start_time == self.start_time && !is_final(s.state))
     }
 }
 
@@ -95,6 +95,11 @@ pub fn start_time(pid: Pid) -> Option<u64> {
     Some(Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?.start_time)
 }
 
+/// Whether a process has ended: it is gone, or only its parent has to take note.
+pub fn has_ended(pid: Pid) -> bool {
+    state(pid).is_none_or(is_final)
+}
+
 /// The letter of a process's state in `/proc/PID/stat`; `None` when it is gone.
 pub fn state(pid: Pid) -> Option<char> {
     Some(Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?.state)
@@ -102,10 +107,10 @@ pub fn state(pid: Pid) -> Option<char> {
 
 /// Whether a process's main thread has ended while another thread of it lives.
 pub fn main_thread_ended(pid: Pid) -> bool {
-    state(pid).is_some_and(has_ended) && another_thread_lives(pid)
+    state(pid).is_some_and(is_final) && another_thread_lives(pid)
 }
 
-fn has_ended(state: char) -> bool {
+fn is_final(state: char) -> bool {
     matches!(state, 'Z' | 'X' | 'x')
 }
 
@@ -115,7 +120,7 @@ fn another_thread_lives(pid: Pid) -> bool {
         read_proc(pid, &format!("task/{thread}/stat"), "read the threads")
             .ok()
             .and_then(|stat| Stat::parse(&stat))
-            .is_some_and(|stat| !has_ended(stat.state))
+            .is_some_and(|stat| !is_final(stat.state))
     })
 }
 
