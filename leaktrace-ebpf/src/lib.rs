@@ -13,3 +13,4 @@ pub mod cookie;
 pub mod ledger;
 pub mod records;
 pub mod stack_id;
+pub mod unwind;

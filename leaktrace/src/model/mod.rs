@@ -5,6 +5,7 @@ pub mod ids;
 pub mod printable;
 pub mod report;
 pub mod snapshot;
+pub mod unwind;
 
 pub use health::{Health, ProbeFailure};
 pub use ids::{Addr, Pid, Slot, StackId};
@@ -13,3 +14,4 @@ pub use report::{
     Cost, EndedBy, Frame, Mode, ProbeInfo, Report, StackReport, Target, Trace, Verdict, VerdictKind,
 };
 pub use snapshot::{Ending, Snapshot, StackFrames, Totals};
+pub use unwind::UnwindTable;

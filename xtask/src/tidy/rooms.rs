@@ -62,6 +62,11 @@ const GUARDS: &[Guard] = &[
         why: "kernel records end at the decoder",
     },
     Guard {
+        path: "leaktrace_ebpf::unwind",
+        rooms: &["collect", "probe", "target"],
+        why: "target compiles the tables, collect hands them over",
+    },
+    Guard {
         path: "leaktrace_ebpf",
         rooms: &["cli", "collect", "probe"],
         why: "kernel records end at the decoder",
