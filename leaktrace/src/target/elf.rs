@@ -1,25 +1,28 @@
-//! What is read of an ELF file to plan probes: segments, functions by name, and the slots through
-//! which it calls functions of others.
+//! What is read of an ELF file: its headers here, and the bytes they point to; sections by name and
+//! symbols in the files below.
 //!
 //! The file is hostile input. Nothing is mapped (a file that shrinks under a mapping kills the
 //! reader), every read is bounded by the file's size and by a limit, and nothing is trusted to
 //! point into the file.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use object::LittleEndian as LE;
-use object::elf::{self, FileHeader64, ProgramHeader64, Rela64, SectionHeader64, Sym64};
+use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
 use object::pod::{Pod, from_bytes, slice_from_bytes};
 use thiserror::Error;
 
 use super::budget::Budget;
 
+mod sections;
+mod symbols;
 #[cfg(test)]
 mod tests;
+
+pub use sections::Section;
+pub use symbols::Function;
 
 /// The most bytes of one file that are read: over ten times libLLVM's symbols.
 const MOST_BYTES: u64 = 512 << 20;
@@ -33,10 +36,6 @@ const SHORTEST_READ: u64 = 4096;
 const DECODING: u64 = 16;
 /// The most program or section headers that are read.
 const MOST_HEADERS: u64 = 1 << 16;
-/// The most relocation tables that are gone through; linkers make two.
-const MOST_RELOCATION_TABLES: usize = 16;
-/// The most functions, symbols and slots that are found in a file; the catalogue has some 30.
-const MOST_FOUND: usize = 256;
 
 /// Why a file could not be read.
 #[derive(Debug, Error)]
@@ -68,25 +67,45 @@ pub struct Segment {
     pub executable: bool,
 }
 
-/// A function that the file defines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Function {
-    /// Its name, without a version.
-    pub name: String,
-    /// Its virtual address.
-    pub address: u64,
-    /// Its size in bytes; 0 when the symbol doesn't say.
-    pub size: u64,
+/// Where the bytes of an ELF file are.
+#[derive(Clone, Copy)]
+enum Source<'f> {
+    File(&'f File),
+    Memory(&'f [u8]),
+}
+
+impl Source<'_> {
+    fn size(self) -> std::io::Result<u64> {
+        match self {
+            Self::File(file) => Ok(file.metadata()?.len()),
+            Self::Memory(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    fn read_exact_at(self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(buffer, offset),
+            Self::Memory(bytes) => {
+                let end = offset.saturating_add(buffer.len() as u64);
+                let bytes = bytes.get(offset as usize..end as usize);
+                buffer.copy_from_slice(bytes.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// An ELF file, opened.
 pub struct Elf<'f> {
-    file: &'f File,
+    source: Source<'f>,
     file_size: u64,
     own_budget: Budget,
     shared_budget: Option<&'f Budget>,
     segments: Vec<Segment>,
+    frame_header: Option<Segment>,
     sections: Vec<SectionHeader64<LE>>,
+    section_names: u16,
+    machine: elf::Machine,
     entry: u64,
     interpreter: Option<String>,
 }
@@ -98,7 +117,7 @@ impl<'f> Elf<'f> {
     ///
     /// [`ElfError`] when it is no ELF file, or its headers lie outside of it.
     pub fn open(file: &'f File) -> Result<Self, ElfError> {
-        Self::with_budget(file, None)
+        Self::with_budget(Source::File(file), None)
     }
 
     /// The same, for one of several files: what is read of them all comes out of `budget`, besides
@@ -108,18 +127,32 @@ impl<'f> Elf<'f> {
     ///
     /// As [`Elf::open`]; [`ElfError::OverBudget`], from this and from all that reads.
     pub fn open_within(file: &'f File, budget: &'f Budget) -> Result<Self, ElfError> {
-        Self::with_budget(file, Some(budget))
+        Self::with_budget(Source::File(file), Some(budget))
     }
 
-    fn with_budget(file: &'f File, shared_budget: Option<&'f Budget>) -> Result<Self, ElfError> {
-        let file_size = file.metadata()?.len();
+    /// The same, for the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elf::open_within`].
+    pub fn in_memory(bytes: &'f [u8], budget: &'f Budget) -> Result<Self, ElfError> {
+        Self::with_budget(Source::Memory(bytes), Some(budget))
+    }
+
+    fn with_budget(
+        source: Source<'f>,
+        shared_budget: Option<&'f Budget>,
+    ) -> Result<Self, ElfError> {
         let mut this = Self {
-            file,
-            file_size,
+            source,
+            file_size: source.size()?,
             own_budget: Budget::of(MOST_BYTES),
             shared_budget,
             segments: Vec::new(),
+            frame_header: None,
             sections: Vec::new(),
+            section_names: 0,
+            machine: elf::EM_NONE,
             entry: 0,
             interpreter: None,
         };
@@ -133,19 +166,23 @@ impl<'f> Elf<'f> {
             return Err(ElfError::NotElf);
         }
         this.entry = header.e_entry.get(LE);
+        this.machine = header.e_machine.get(LE);
+        this.section_names = header.e_shstrndx.get(LE).0;
         let programs = this.table::<ProgramHeader64<LE>>(
             header.e_phoff.get(LE),
             u64::from(header.e_phnum.get(LE)),
             header.e_phentsize.get(LE),
         )?;
         for program in &programs {
+            let segment = Segment {
+                address: program.p_vaddr.get(LE),
+                offset: program.p_offset.get(LE),
+                size: program.p_filesz.get(LE),
+                executable: program.p_flags.get(LE).contains(elf::PF_X),
+            };
             match program.p_type.get(LE) {
-                elf::PT_LOAD => this.segments.push(Segment {
-                    address: program.p_vaddr.get(LE),
-                    offset: program.p_offset.get(LE),
-                    size: program.p_filesz.get(LE),
-                    executable: program.p_flags.get(LE).contains(elf::PF_X),
-                }),
+                elf::PT_LOAD => this.segments.push(segment),
+                elf::PT_GNU_EH_FRAME => this.frame_header = Some(segment),
                 elf::PT_INTERP if this.interpreter.is_none() => {
                     let path =
                         this.read(program.p_offset.get(LE), program.p_filesz.get(LE).min(4096))?;
@@ -166,6 +203,31 @@ impl<'f> Elf<'f> {
     /// The program interpreter (dynamic loader) that it asks for.
     pub fn interpreter(&self) -> Option<&str> {
         self.interpreter.as_deref()
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.file_size
+    }
+
+    /// Its loadable segments, as the headers have them: they may overlap or lie outside of the file.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Where the index of its unwind data is (`PT_GNU_EH_FRAME`).
+    pub fn frame_header(&self) -> Option<Segment> {
+        self.frame_header
+    }
+
+    /// Whether its code is for x86-64.
+    pub fn is_x86_64(&self) -> bool {
+        self.machine == elf::EM_X86_64
+    }
+
+    /// The virtual address where it starts to run; 0 for most libraries.
+    pub fn entry(&self) -> u64 {
+        self.entry
     }
 
     /// Where it starts to run, as an offset in the file.
@@ -193,24 +255,6 @@ impl<'f> Elf<'f> {
         Some(segment.address.wrapping_add(offset).wrapping_sub(segment.offset))
     }
 
-    /// The virtual address of a variable among the dynamic symbols.
-    ///
-    /// # Errors
-    ///
-    /// [`ElfError`] when the symbol table cannot be read.
-    pub fn variable(&self, name: &str) -> Result<Option<u64>, ElfError> {
-        let mut address = None;
-        self.each_symbol(elf::SHT_DYNSYM, |_, symbol, names| {
-            let is_variable = symbol.st_info.st_type() == elf::STT_OBJECT;
-            if is_variable && name_at(names, symbol.st_name.get(LE)) == Some(name) {
-                address = Some(symbol.st_value.get(LE));
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(address)
-    }
-
     /// Up to `size` bytes of code at a virtual address.
     ///
     /// # Errors
@@ -232,95 +276,6 @@ impl<'f> Elf<'f> {
         self.read(offset, size)
     }
 
-    /// The functions defined here whose name is `wanted`: from the dynamic symbols, and from
-    /// `.symtab` for names that are not among those. The first 256 of them, should there be more,
-    /// and none whose name is longer than 63 bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`ElfError`] when a symbol table cannot be read.
-    pub fn functions(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Function>, ElfError> {
-        let mut found: Vec<Function> = Vec::new();
-        for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
-            let known: HashSet<String> = found.iter().map(|f| f.name.clone()).collect();
-            self.each_symbol(kind, |_, symbol, names| {
-                if found.len() >= MOST_FOUND {
-                    return ControlFlow::Break(());
-                }
-                if is_defined_function(symbol)
-                    && let Some(name) = name_at(names, symbol.st_name.get(LE))
-                    && wanted(name)
-                    && !known.contains(name)
-                {
-                    found.push(Function {
-                        name: name.to_owned(),
-                        address: symbol.st_value.get(LE),
-                        size: symbol.st_size.get(LE),
-                    });
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok(found)
-    }
-
-    /// The slots (virtual addresses in the global offset table) that the dynamic loader fills with
-    /// the address of a function whose name is `wanted`.
-    ///
-    /// # Errors
-    ///
-    /// [`ElfError`] when a table cannot be read.
-    pub fn slots(&self, wanted: impl Fn(&str) -> bool) -> Result<HashMap<u64, String>, ElfError> {
-        let mut of_interest: HashMap<usize, String> = HashMap::new();
-        self.each_symbol(elf::SHT_DYNSYM, |index, symbol, names| {
-            if of_interest.len() >= MOST_FOUND {
-                return ControlFlow::Break(());
-            }
-            if let Some(name) = name_at(names, symbol.st_name.get(LE))
-                && wanted(name)
-            {
-                of_interest.insert(index, name.to_owned());
-            }
-            ControlFlow::Continue(())
-        })?;
-        let mut slots = HashMap::new();
-        if of_interest.is_empty() {
-            return Ok(slots);
-        }
-        let tables = self.sections.iter().filter(|s| s.sh_type.get(LE) == elf::SHT_RELA);
-        for section in tables.take(MOST_RELOCATION_TABLES) {
-            self.each_entry::<Rela64<LE>>(section, |_, relocation| {
-                if slots.len() >= MOST_FOUND {
-                    return ControlFlow::Break(());
-                }
-                let symbol = relocation.r_sym(LE, false) as usize;
-                if let Some(name) = of_interest.get(&symbol) {
-                    slots.insert(relocation.r_offset.get(LE), name.clone());
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok(slots)
-    }
-
-    /// Goes through the first symbol table of a kind (a linker makes one): index, symbol, and all
-    /// names of the table.
-    fn each_symbol(
-        &self,
-        kind: elf::SectionType,
-        mut visit: impl FnMut(usize, &Sym64<LE>, &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), ElfError> {
-        let Some(section) = self.sections.iter().find(|s| s.sh_type.get(LE) == kind) else {
-            return Ok(());
-        };
-        let strings = self
-            .sections
-            .get(section.sh_link.get(LE) as usize)
-            .ok_or(ElfError::Corrupt("a symbol table without names"))?;
-        let names = self.read(strings.sh_offset.get(LE), strings.sh_size.get(LE))?;
-        self.each_entry(section, |index, symbol| visit(index, symbol, &names))
-    }
-
     /// Goes through a table, a chunk at a time.
     fn each_entry<T: Pod>(
         &self,
@@ -336,7 +291,7 @@ impl<'f> Elf<'f> {
         let mut index = 0;
         while end - offset >= entry_size {
             bytes.truncate(chunk.min(end - offset) as usize);
-            self.file.read_exact_at(&mut bytes, offset)?;
+            self.source.read_exact_at(&mut bytes, offset)?;
             for entry in entries::<T>(&bytes) {
                 if visit(index, entry).is_break() {
                     return Ok(());
@@ -359,14 +314,19 @@ impl<'f> Elf<'f> {
         Ok(entries::<T>(&bytes).to_vec())
     }
 
-    fn read(&self, offset: u64, size: u64) -> Result<Vec<u8>, ElfError> {
+    /// The bytes of the file from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`ElfError`] when the file ends before, or they are too many.
+    pub fn read(&self, offset: u64, size: u64) -> Result<Vec<u8>, ElfError> {
         self.end_of(offset, size)?;
         if size > LARGEST_READ {
             return Err(ElfError::OverBudget);
         }
         self.charge(size)?;
         let mut bytes = vec![0; size as usize];
-        self.file.read_exact_at(&mut bytes, offset)?;
+        self.source.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
@@ -390,19 +350,4 @@ impl<'f> Elf<'f> {
 fn entries<T: Pod>(bytes: &[u8]) -> &[T] {
     let count = bytes.len() / size_of::<T>().max(1);
     slice_from_bytes(bytes, count).map_or(&[], |(entries, _)| entries)
-}
-
-fn is_defined_function(symbol: &Sym64<LE>) -> bool {
-    // Not STT_GNU_IFUNC: such a symbol's address is that of a resolver.
-    symbol.st_info.st_type() == elf::STT_FUNC
-        && symbol.st_shndx.get(LE) != elf::SHN_UNDEF
-        && symbol.st_value.get(LE) != 0
-}
-
-fn name_at(names: &[u8], offset: u32) -> Option<&str> {
-    // No function of the catalogue has a longer name, even with the suffixes of a cold part.
-    const LONGEST: usize = 64;
-    let tail = names.get(offset as usize..)?;
-    let tail = tail.get(..LONGEST).unwrap_or(tail);
-    CStr::from_bytes_until_nul(tail).ok()?.to_str().ok()
 }

@@ -1,5 +1,6 @@
 //! The process under trace, as it is on disk and in /proc: identity, mappings, ELF files,
-//! allocators in them, and the plan of where to probe. Reads only; never touches the process.
+//! allocators in them, the plan of where to probe, and how stacks are unwound. Reads only; never
+//! touches the process.
 
 pub mod allocators;
 pub mod budget;
@@ -15,6 +16,7 @@ mod route;
 mod sites;
 #[cfg(test)]
 mod test_programs;
+pub mod unwind;
 
 pub use budget::Budget;
 pub use error::TargetError;
@@ -23,3 +25,4 @@ pub use object_file::ObjectFile;
 pub use plan::{Plan, PlannedProbe};
 pub use process::Process;
 pub use sites::Role;
+pub use unwind::{UnwindError, UnwindFile};

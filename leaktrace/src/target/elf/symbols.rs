@@ -1,0 +1,151 @@
+//! What the symbol and relocation tables of an ELF file say: functions and variables by name, and
+//! the slots through which it calls functions of others.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
+use std::ops::ControlFlow;
+
+use object::LittleEndian as LE;
+use object::elf::{self, Rela64, Sym64};
+
+use super::{Elf, ElfError};
+
+/// The most relocation tables that are gone through; linkers make two.
+const MOST_RELOCATION_TABLES: usize = 16;
+/// The most functions, symbols and slots that are found in a file; the catalogue has some 30.
+const MOST_FOUND: usize = 256;
+
+/// A function that the file defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its name, without a version.
+    pub name: String,
+    /// Its virtual address.
+    pub address: u64,
+    /// Its size in bytes; 0 when the symbol doesn't say.
+    pub size: u64,
+}
+
+impl Elf<'_> {
+    /// The virtual address of a variable among the dynamic symbols.
+    ///
+    /// # Errors
+    ///
+    /// [`ElfError`] when the symbol table cannot be read.
+    pub fn variable(&self, name: &str) -> Result<Option<u64>, ElfError> {
+        let mut address = None;
+        self.each_symbol(elf::SHT_DYNSYM, |_, symbol, names| {
+            let is_variable = symbol.st_info.st_type() == elf::STT_OBJECT;
+            if is_variable && name_at(names, symbol.st_name.get(LE)) == Some(name) {
+                address = Some(symbol.st_value.get(LE));
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(address)
+    }
+
+    /// The functions defined here whose name is `wanted`: from the dynamic symbols, and from
+    /// `.symtab` for names that are not among those. The first 256 of them, should there be more,
+    /// and none whose name is longer than 63 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ElfError`] when a symbol table cannot be read.
+    pub fn functions(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Function>, ElfError> {
+        let mut found: Vec<Function> = Vec::new();
+        for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
+            let known: HashSet<String> = found.iter().map(|f| f.name.clone()).collect();
+            self.each_symbol(kind, |_, symbol, names| {
+                if found.len() >= MOST_FOUND {
+                    return ControlFlow::Break(());
+                }
+                if is_defined_function(symbol)
+                    && let Some(name) = name_at(names, symbol.st_name.get(LE))
+                    && wanted(name)
+                    && !known.contains(name)
+                {
+                    found.push(Function {
+                        name: name.to_owned(),
+                        address: symbol.st_value.get(LE),
+                        size: symbol.st_size.get(LE),
+                    });
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// The slots (virtual addresses in the global offset table) that the dynamic loader fills with
+    /// the address of a function whose name is `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// [`ElfError`] when a table cannot be read.
+    pub fn slots(&self, wanted: impl Fn(&str) -> bool) -> Result<HashMap<u64, String>, ElfError> {
+        let mut of_interest: HashMap<usize, String> = HashMap::new();
+        self.each_symbol(elf::SHT_DYNSYM, |index, symbol, names| {
+            if of_interest.len() >= MOST_FOUND {
+                return ControlFlow::Break(());
+            }
+            if let Some(name) = name_at(names, symbol.st_name.get(LE))
+                && wanted(name)
+            {
+                of_interest.insert(index, name.to_owned());
+            }
+            ControlFlow::Continue(())
+        })?;
+        let mut slots = HashMap::new();
+        if of_interest.is_empty() {
+            return Ok(slots);
+        }
+        let tables = self.sections.iter().filter(|s| s.sh_type.get(LE) == elf::SHT_RELA);
+        for section in tables.take(MOST_RELOCATION_TABLES) {
+            self.each_entry::<Rela64<LE>>(section, |_, relocation| {
+                if slots.len() >= MOST_FOUND {
+                    return ControlFlow::Break(());
+                }
+                let symbol = relocation.r_sym(LE, false) as usize;
+                if let Some(name) = of_interest.get(&symbol) {
+                    slots.insert(relocation.r_offset.get(LE), name.clone());
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(slots)
+    }
+
+    /// Goes through the first symbol table of a kind (a linker makes one): index, symbol, and all
+    /// names of the table.
+    fn each_symbol(
+        &self,
+        kind: elf::SectionType,
+        mut visit: impl FnMut(usize, &Sym64<LE>, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ElfError> {
+        let Some(section) = self.sections.iter().find(|s| s.sh_type.get(LE) == kind) else {
+            return Ok(());
+        };
+        let strings = self
+            .sections
+            .get(section.sh_link.get(LE) as usize)
+            .ok_or(ElfError::Corrupt("a symbol table without names"))?;
+        let names = self.read(strings.sh_offset.get(LE), strings.sh_size.get(LE))?;
+        self.each_entry(section, |index, symbol| visit(index, symbol, &names))
+    }
+}
+
+fn is_defined_function(symbol: &Sym64<LE>) -> bool {
+    // Not STT_GNU_IFUNC: such a symbol's address is that of a resolver.
+    symbol.st_info.st_type() == elf::STT_FUNC
+        && symbol.st_shndx.get(LE) != elf::SHN_UNDEF
+        && symbol.st_value.get(LE) != 0
+}
+
+fn name_at(names: &[u8], offset: u32) -> Option<&str> {
+    // No function of the catalogue has a longer name, even with the suffixes of a cold part.
+    const LONGEST: usize = 64;
+    let tail = names.get(offset as usize..)?;
+    let tail = tail.get(..LONGEST).unwrap_or(tail);
+    CStr::from_bytes_until_nul(tail).ok()?.to_str().ok()
+}
