@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
@@ -17,12 +16,15 @@ use thiserror::Error;
 use super::budget::Budget;
 
 mod sections;
+mod source;
 mod symbols;
 #[cfg(test)]
 mod tests;
 
 pub use sections::Section;
 pub use symbols::Function;
+
+use source::Source;
 
 /// The most bytes of one file that are read: over ten times libLLVM's symbols.
 const MOST_BYTES: u64 = 512 << 20;
@@ -65,34 +67,6 @@ pub struct Segment {
     pub size: u64,
     /// Whether its code can run.
     pub executable: bool,
-}
-
-/// Where the bytes of an ELF file are.
-#[derive(Clone, Copy)]
-enum Source<'f> {
-    File(&'f File),
-    Memory(&'f [u8]),
-}
-
-impl Source<'_> {
-    fn size(self) -> std::io::Result<u64> {
-        match self {
-            Self::File(file) => Ok(file.metadata()?.len()),
-            Self::Memory(bytes) => Ok(bytes.len() as u64),
-        }
-    }
-
-    fn read_exact_at(self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        match self {
-            Self::File(file) => file.read_exact_at(buffer, offset),
-            Self::Memory(bytes) => {
-                let end = offset.saturating_add(buffer.len() as u64);
-                let bytes = bytes.get(offset as usize..end as usize);
-                buffer.copy_from_slice(bytes.ok_or(std::io::ErrorKind::UnexpectedEof)?);
-                Ok(())
-            }
-        }
-    }
 }
 
 /// An ELF file, opened.

@@ -1,6 +1,7 @@
 //! ELF files that are whole, cut, forged, and too large.
 
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 

@@ -24,6 +24,20 @@ pub(super) fn compile(elf: &Elf<'_>, budget: &Budget) -> Result<UnwindFile, Unwi
     }
     let code = code_of(elf);
     let sections = Sections::read(elf)?;
+    let (table, skipped) = table(&sections, &code, |spans| trampolines(elf, spans, &code))?;
+    if !budget.take(ROW.saturating_mul(table.rows.len() as u64)) {
+        return Err(UnwindError::OverBudget);
+    }
+    Ok(UnwindFile { table, skipped, code })
+}
+
+/// The table of this code, and how many entries were skipped. `trampolines` finds those in code
+/// that is not among these pieces.
+pub(super) fn table(
+    sections: &Sections,
+    code: &[Segment],
+    trampolines: impl FnOnce(&[Span]) -> Vec<Span>,
+) -> Result<(UnwindTable, u64), UnwindError> {
     let mut eh_frame = EhFrame::new(&sections.eh_frame, LittleEndian);
     let mut debug_frame = DebugFrame::new(&sections.debug_frame, LittleEndian);
     eh_frame.set_address_size(8);
@@ -35,21 +49,17 @@ pub(super) fn compile(elf: &Elf<'_>, budget: &Budget) -> Result<UnwindFile, Unwi
     let layout = Layout { source: Source::DebugFrame, zero_is_cie: false, empty_is_last: false };
     let (mut debug_frame, more) =
         Frames::read(&debug_frame, &sections.bases, &sections.debug_frame, layout)?;
-    let spans = spans::order(spans, &code);
+    let spans = spans::order(spans, code);
     // What assembly files say in `.debug_frame` is generated, and wrong for a trampoline.
-    let trampolines = trampolines(elf, &spans, &code)?;
-    let spans = spans::layer(spans, spans::order(more, &code));
+    let trampolines = spans::order(trampolines(&spans), code);
+    let spans = spans::layer(spans, spans::order(more, code));
     let spans = spans::layer(trampolines, spans);
-
     let table = write(&spans, |span, rows| match span.source {
         Source::EhFrame(offset) => eh_frame.write(offset, span, rows),
         Source::DebugFrame(offset) => debug_frame.write(offset, span, rows),
         Source::Known(kind) => rows.put(span.start, Rule::of(kind)),
     })?;
-    if !budget.take(ROW.saturating_mul(table.rows.len() as u64)) {
-        return Err(UnwindError::OverBudget);
-    }
-    Ok(UnwindFile { table, skipped: eh_frame.skipped + debug_frame.skipped, code })
+    Ok((table, eh_frame.skipped + debug_frame.skipped))
 }
 
 fn write(
@@ -89,16 +99,12 @@ fn in_order(elf: &Elf<'_>, mut segments: Vec<Segment>) -> Vec<Segment> {
     segments
 }
 
-/// The signal trampolines in code that `.eh_frame` does not describe.
-fn trampolines(
-    elf: &Elf<'_>,
-    described: &[Span],
-    code: &[Segment],
-) -> Result<Vec<Span>, UnwindError> {
+/// The signal trampolines in code that is not among these pieces.
+fn trampolines(elf: &Elf<'_>, described: &[Span], code: &[Segment]) -> Vec<Span> {
     // An executable segment may hold everything that is only read as well.
     let sections = in_order(elf, elf.code_sections());
     let searched = if sections.is_empty() { code } else { &sections };
     let mut pieces = spans::gaps(described, searched);
     pieces.retain(|piece| piece.size > LONGEST_PADDING);
-    Ok(spans::order(trampoline::find(elf, &pieces)?, code))
+    trampoline::find(elf, &pieces)
 }

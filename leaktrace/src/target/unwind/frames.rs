@@ -13,6 +13,8 @@ use super::{Bytes, UnwindError};
 
 /// The most pieces of code of a section: fifteen times libLLVM's.
 const MOST_FUNCTIONS: usize = 2 << 20;
+/// The most CIEs of a section: a large program has one for each of its source files.
+const MOST_CIES: usize = 1 << 18;
 
 /// What a function's entry is based on, and the state behind its instructions.
 type Cie<'a> = (CommonInformationEntry<Bytes<'a>>, State);
@@ -31,7 +33,7 @@ pub(super) struct Frames<'a, S> {
 
 impl<'a, S: UnwindSection<Bytes<'a>>> Frames<'a, S> {
     /// Goes through the entries; the pieces of code that they describe are in the order in which
-    /// the file has them. `id` is what marks a CIE; `ends` whether an empty entry is the last.
+    /// the file has them.
     ///
     /// # Errors
     ///
@@ -70,7 +72,7 @@ impl<'a, S: UnwindSection<Bytes<'a>>> Frames<'a, S> {
 
     fn read_cie(&self, offset: usize) -> Result<Cie<'a>, Bad> {
         let cie = self.section.cie_from_offset(self.bases, offset.into())?;
-        if cie.address_size() != 8 {
+        if cie.address_size() != 8 || self.cies.len() >= MOST_CIES {
             return Err(Bad);
         }
         let mut machine = Machine::of_cie(self.section, factors(&cie));

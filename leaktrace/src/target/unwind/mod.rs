@@ -8,6 +8,8 @@
 mod compile;
 mod expression;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod machine;
 mod many;
 mod rows;

@@ -21,7 +21,7 @@ const INDEX_HEAD: u64 = 32;
 pub(super) struct Sections {
     /// The bytes of `.eh_frame`.
     pub(super) eh_frame: Vec<u8>,
-    /// Whether they end where a section does; else somewhere before, with a terminator.
+    /// Whether they end where the section does; else it ends before, with an empty entry.
     pub(super) is_exact: bool,
     /// The bytes of `.debug_frame`.
     pub(super) debug_frame: Vec<u8>,
@@ -46,13 +46,13 @@ impl Sections {
             bases.eh_frame.section = Some(address);
         }
         this.bases = bases;
-        if let Some(section) = debug_frame {
-            // What is compressed in an unknown way, or not well, is as good as absent.
-            this.debug_frame = read(elf, section.offset, section.size)?;
-            if section.compressed {
-                this.debug_frame = decompress(&this.debug_frame).unwrap_or_default();
-            }
-        }
+        // What is too large, or compressed in an unknown way, is as good as absent.
+        this.debug_frame = debug_frame
+            .and_then(|section| {
+                let bytes = read(elf, section.offset, section.size).ok()?;
+                if section.compressed { decompress(&bytes) } else { Some(bytes) }
+            })
+            .unwrap_or_default();
         Ok(this)
     }
 }
@@ -81,8 +81,9 @@ fn through_index(elf: &Elf<'_>) -> Result<Option<(u64, Vec<u8>)>, UnwindError> {
     }) else {
         return Err(UnwindError::Corrupt("the index of unwind data points nowhere"));
     };
-    let bytes = read(elf, segment.offset.wrapping_add(within), segment.size - within)?;
-    Ok(Some((address, bytes)))
+    let offset = segment.offset.saturating_add(within);
+    let size = (segment.size - within).min(elf.size().saturating_sub(offset)).min(LARGEST);
+    Ok(Some((address, read(elf, offset, size)?)))
 }
 
 /// Go's linker compresses its debug information, and so may others.

@@ -5,7 +5,7 @@ use leaktrace_ebpf::unwind::Kind;
 use memchr::memmem;
 
 use super::spans::{Source, Span};
-use crate::target::elf::{Elf, ElfError, Segment};
+use crate::target::elf::{Elf, Segment};
 
 /// `mov $15, %rax` (`rt_sigreturn`), as assemblers write it, and `syscall`.
 const SHAPES: [&[u8]; 2] =
@@ -15,12 +15,8 @@ const CHUNK: u64 = 1 << 20;
 /// The most places of a file; one is usual.
 const MOST: usize = 16;
 
-/// The trampolines in these pieces of the code.
-///
-/// # Errors
-///
-/// [`ElfError`] when the code cannot be read.
-pub(super) fn find(elf: &Elf<'_>, pieces: &[Segment]) -> Result<Vec<Span>, ElfError> {
+/// The trampolines in these pieces of the code, as far as it can be read.
+pub(super) fn find(elf: &Elf<'_>, pieces: &[Segment]) -> Vec<Span> {
     let finders = SHAPES.map(|shape| (memmem::Finder::new(shape), shape.len() as u64));
     let longest = SHAPES.iter().map(|shape| shape.len() as u64).max().unwrap_or(0);
     let mut found = Vec::new();
@@ -29,7 +25,9 @@ pub(super) fn find(elf: &Elf<'_>, pieces: &[Segment]) -> Result<Vec<Span>, ElfEr
         let mut at = start;
         while at < end && found.len() < MOST {
             let size = (end - at).min(CHUNK);
-            let code = elf.read(offset.wrapping_add(at - start), size)?;
+            let Ok(code) = elf.read(offset.saturating_add(at - start), size) else {
+                return found;
+            };
             for (finder, length) in &finders {
                 let hits = finder.find_iter(&code).filter(|&index| !has_prefix(&code, index));
                 found.extend(hits.take(MOST).map(|index| {
@@ -42,7 +40,7 @@ pub(super) fn find(elf: &Elf<'_>, pieces: &[Segment]) -> Result<Vec<Span>, ElfEr
             at += if size == end - at { size } else { size - longest };
         }
     }
-    Ok(found)
+    found
 }
 
 /// Whether the byte before makes another instruction of it (`mov $15, %r8d`).
