@@ -14,6 +14,8 @@ use super::{Elf, ElfError};
 const MOST_RELOCATION_TABLES: usize = 16;
 /// The most functions, symbols and slots that are found in a file; the catalogue has some 30.
 const MOST_FOUND: usize = 256;
+/// The most functions whose places are noted.
+const MOST_RANGES: usize = 1 << 20;
 
 /// A function that the file defines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,27 @@ impl Elf<'_> {
                         address: symbol.st_value.get(LE),
                         size: symbol.st_size.get(LE),
                     });
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Address and size of all functions defined here, whatever their names; the first million.
+    ///
+    /// # Errors
+    ///
+    /// [`ElfError`] when a symbol table cannot be read.
+    pub fn function_ranges(&self) -> Result<Vec<(u64, u64)>, ElfError> {
+        let mut found = Vec::new();
+        for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
+            self.each_symbol(kind, |_, symbol, _| {
+                if found.len() >= MOST_RANGES {
+                    return ControlFlow::Break(());
+                }
+                if is_defined_function(symbol) {
+                    found.push((symbol.st_value.get(LE), symbol.st_size.get(LE)));
                 }
                 ControlFlow::Continue(())
             })?;

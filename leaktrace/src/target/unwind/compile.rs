@@ -7,36 +7,31 @@ use super::frames::{Frames, Layout};
 use super::rows::Rows;
 use super::sections::Sections;
 use super::spans::{self, Source, Span};
-use super::{UnwindError, UnwindFile, trampoline};
+use super::{UnwindError, UnwindFile, code};
 use crate::model::UnwindTable;
 use crate::target::budget::Budget;
 use crate::target::elf::{Elf, Segment};
 
 /// What a row takes out of the budget, which counts bytes that are read: a row is kept.
 const ROW: u64 = 64;
-/// Between functions there is padding; only longer pieces of code that nothing describes are
-/// searched for signal trampolines.
-const LONGEST_PADDING: u64 = 15;
-
 pub(super) fn compile(elf: &Elf<'_>, budget: &Budget) -> Result<UnwindFile, UnwindError> {
     if !elf.is_x86_64() {
         return Err(UnwindError::NotElf);
     }
-    let code = code_of(elf);
-    let sections = Sections::read(elf)?;
-    let (table, skipped) = table(&sections, &code, |spans| trampolines(elf, spans, &code))?;
+    let code = code::segments(elf);
+    let (table, skipped) = table(&Sections::read(elf)?, &code, Some(elf))?;
     if !budget.take(ROW.saturating_mul(table.rows.len() as u64)) {
         return Err(UnwindError::OverBudget);
     }
     Ok(UnwindFile { table, skipped, code })
 }
 
-/// The table of this code, and how many entries were skipped. `trampolines` finds those in code
-/// that is not among these pieces.
+/// The table of this code, and how many entries were skipped. What these sections don't describe is
+/// looked for in the file, if there is one.
 pub(super) fn table(
     sections: &Sections,
     code: &[Segment],
-    trampolines: impl FnOnce(&[Span]) -> Vec<Span>,
+    elf: Option<&Elf<'_>>,
 ) -> Result<(UnwindTable, u64), UnwindError> {
     let mut eh_frame = EhFrame::new(&sections.eh_frame, LittleEndian);
     let mut debug_frame = DebugFrame::new(&sections.debug_frame, LittleEndian);
@@ -51,13 +46,19 @@ pub(super) fn table(
         Frames::read(&debug_frame, &sections.bases, &sections.debug_frame, layout)?;
     let spans = spans::order(spans, code);
     // What assembly files say in `.debug_frame` is generated, and wrong for a trampoline.
-    let trampolines = spans::order(trampolines(&spans), code);
+    let trampolines = elf.map_or(Vec::new(), |elf| code::trampolines(elf, &spans, code));
     let spans = spans::layer(spans, spans::order(more, code));
-    let spans = spans::layer(trampolines, spans);
+    let spans = spans::layer(spans::order(trampolines, code), spans);
+    let (rules, more) = elf.map_or_else(Default::default, |elf| code::derived(elf, &spans, code));
+    let spans = spans::layer(spans, spans::order(more, code));
     let table = write(&spans, |span, rows| match span.source {
         Source::EhFrame(offset) => eh_frame.write(offset, span, rows),
         Source::DebugFrame(offset) => debug_frame.write(offset, span, rows),
         Source::Known(kind) => rows.put(span.start, Rule::of(kind)),
+        Source::Derived(number) => {
+            let rule = rules.get(number as usize).copied();
+            rows.put(span.start, rule.unwrap_or(Rule::of(Kind::Uncovered)))
+        }
     })?;
     Ok((table, eh_frame.skipped + debug_frame.skipped))
 }
@@ -79,32 +80,4 @@ fn write(
         end = span.end;
     }
     rows.finish(last.end)
-}
-
-/// The executable segments.
-fn code_of(elf: &Elf<'_>) -> Vec<Segment> {
-    in_order(elf, elf.segments().iter().filter(|s| s.executable).copied().collect())
-}
-
-/// Segments in order and apart, as far as they lie in the file.
-fn in_order(elf: &Elf<'_>, mut segments: Vec<Segment>) -> Vec<Segment> {
-    segments.sort_by_key(|s| s.address);
-    let mut next = u64::MAX;
-    for segment in segments.iter_mut().rev() {
-        let in_file = elf.size().saturating_sub(segment.offset);
-        segment.size = segment.size.min(in_file).min(next - segment.address);
-        next = segment.address;
-    }
-    segments.retain(|s| s.size != 0);
-    segments
-}
-
-/// The signal trampolines in code that is not among these pieces.
-fn trampolines(elf: &Elf<'_>, described: &[Span], code: &[Segment]) -> Vec<Span> {
-    // An executable segment may hold everything that is only read as well.
-    let sections = in_order(elf, elf.code_sections());
-    let searched = if sections.is_empty() { code } else { &sections };
-    let mut pieces = spans::gaps(described, searched);
-    pieces.retain(|piece| piece.size > LONGEST_PADDING);
-    trampoline::find(elf, &pieces)
 }

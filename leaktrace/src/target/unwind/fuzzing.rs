@@ -4,6 +4,7 @@
 use gimli::BaseAddresses;
 use leaktrace_ebpf::unwind::{CHUNK_WORDS, Kind, PAGE_BITS, PAGE_MASK, Row};
 
+use super::from_code::{self, Entry, Piece};
 use super::sections::Sections;
 use super::{UnwindFile, compile};
 use crate::model::UnwindTable;
@@ -33,13 +34,25 @@ pub fn debug_frame(bytes: &[u8]) {
     check_sections(&sections);
 }
 
+/// Takes the bytes for code that nothing describes.
+pub fn code(bytes: &[u8]) {
+    let address = CODE.size / 2;
+    let entries = (0..bytes.len() as u64).step_by(16);
+    let entries: Vec<Entry> =
+        entries.map(|at| Entry { address: address + at, size: at % 64 }).collect();
+    let derived = from_code::derive(&[Piece { address, code: bytes.to_vec() }], &entries);
+    assert!(derived.is_sorted_by(|a, b| a.start < b.start), "rules are in order");
+    assert!(derived.iter().all(|d| d.start < d.end), "rules hold somewhere");
+    from_code::first_function(&[Piece { address, code: bytes.to_vec() }], address);
+}
+
 fn bases() -> BaseAddresses {
     BaseAddresses::default().set_eh_frame(CODE.size / 2).set_text(0x1000).set_got(CODE.size / 4)
 }
 
 fn check_sections(sections: &Sections) {
     let code = [CODE];
-    if let Ok((table, _)) = compile::table(sections, &code, |_| Vec::new()) {
+    if let Ok((table, _)) = compile::table(sections, &code, None) {
         check(&table, &code);
         // A row for each byte of instructions, and one for the start of each page.
         let bytes = sections.eh_frame.len() + sections.debug_frame.len();

@@ -5,9 +5,11 @@
 //! The file is hostile input, to a process that runs as root: time and memory are in proportion to
 //! what is read of it, which is bounded.
 
+mod code;
 mod compile;
 mod expression;
 mod frames;
+mod from_code;
 #[doc(hidden)]
 pub mod fuzzing;
 mod machine;

@@ -13,6 +13,8 @@ pub(super) enum Source {
     DebugFrame(u32),
     /// It is known as a whole.
     Known(Kind),
+    /// The rule of this number that follows from the code.
+    Derived(u32),
 }
 
 /// A piece of code.
@@ -84,29 +86,4 @@ pub(super) fn layer(upper: Vec<Span>, lower: Vec<Span>) -> Vec<Span> {
     }
     all.extend(upper);
     all
-}
-
-/// The pieces of the code between the spans.
-pub(super) fn gaps(spans: &[Span], code: &[Segment]) -> Vec<Segment> {
-    let mut gaps = Vec::new();
-    let mut spans = spans.iter().peekable();
-    let mut at = 0;
-    for segment in code {
-        let mut gap = |start: u64, end: u64| {
-            let offset = segment.offset.saturating_add(start - segment.address);
-            gaps.push(Segment { address: start, offset, size: end - start, executable: true });
-        };
-        at = segment.address.max(at);
-        let end = segment.address.saturating_add(segment.size);
-        while let Some(span) = spans.next_if(|s| s.start < end) {
-            if at < span.start {
-                gap(at, span.start);
-            }
-            at = at.max(span.end);
-        }
-        if at < end {
-            gap(at, end);
-        }
-    }
-    gaps
 }

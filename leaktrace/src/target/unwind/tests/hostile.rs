@@ -46,7 +46,7 @@ fn built(eh_frame: Vec<u8>) -> Result<(UnwindTable, u64), UnwindError> {
 
 fn of_sections(sections: &Sections) -> Result<(UnwindTable, u64), UnwindError> {
     let start = Instant::now();
-    let built = table(sections, &CODE, |_| Vec::new());
+    let built = table(sections, &CODE, None);
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     if let Ok((table, _)) = &built {
         fuzzing::check(table, &CODE);
@@ -159,7 +159,7 @@ fn segments_far_apart_are_too_much() {
     let code = [segment(0x10000), segment(1 << 60)];
     let functions = [(0x10000, 16, vec![]), (1 << 60, 16, vec![])];
     let eh_frame = section(cie(&[]), functions);
-    let built = table(&Sections { eh_frame, ..Sections::default() }, &code, |_| Vec::new());
+    let built = table(&Sections { eh_frame, ..Sections::default() }, &code, None);
     assert!(matches!(built, Err(UnwindError::OverBudget)), "{built:?}");
 }
 
@@ -195,6 +195,7 @@ proptest! {
         fuzzing::eh_frame(&bytes);
         fuzzing::debug_frame(&bytes);
         fuzzing::elf(&bytes);
+        fuzzing::code(&bytes);
     }
 
     #[test]

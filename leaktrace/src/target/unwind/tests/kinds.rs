@@ -1,8 +1,5 @@
 //! One function of each kind, as assemblers write them.
 
-use std::collections::HashMap;
-use std::path::Path;
-
 use super::*;
 use crate::target::test_programs;
 
@@ -27,24 +24,6 @@ fn source(functions: &[(&str, &str)]) -> String {
         )
     };
     format!(".text\n{}", functions.iter().map(one).collect::<String>())
-}
-
-/// The table of a library made of this, and where its functions are.
-fn assemble(source: &str, flags: &[&str]) -> (UnwindFile, HashMap<String, u64>) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("source.s");
-    std::fs::write(&path, source).unwrap();
-    let flags = [&["-shared", "-nostdlib"], flags].concat();
-    let program = test_programs::build("gcc", &path, directory.path(), &flags);
-    read(&program)
-}
-
-fn read(program: &Path) -> (UnwindFile, HashMap<String, u64>) {
-    let file = File::open(program).unwrap();
-    let built = build(&file, &Budget::for_plan()).unwrap();
-    fuzzing::check(&built.table, &built.code);
-    let functions = Elf::open(&file).unwrap().functions(|_| true).unwrap();
-    (built, functions.into_iter().map(|f| (f.name, f.address)).collect())
 }
 
 /// A function with these directives has this rule at its first byte and its last, and none behind.
