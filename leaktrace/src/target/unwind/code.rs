@@ -9,13 +9,18 @@ use crate::target::elf::{Elf, Segment};
 
 /// Between functions there is padding; only longer pieces are read.
 const LONGEST_PADDING: u64 = 15;
-/// The most code that is followed, in bytes: forty times musl's.
-const MOST_FOLLOWED: u64 = 16 << 20;
+/// The most code that is followed, in bytes: twenty times musl's.
+const MOST_FOLLOWED: u64 = 8 << 20;
 /// What is read of the code where a program starts, in bytes.
 const AT_ENTRY: u64 = 256;
-/// Functions of musl that a program or library with it has, and nothing else. Other code without
-/// unwind data keeps frame pointers, as V8's does, or is not entered by calls, as V8's is not.
+/// Functions of musl that a program or library with it has, and nothing else.
 const OF_MUSL: [&str; 4] = ["__dls3", "__init_libc", "__libc_exit_fini", "__libc_start_init"];
+/// What V8's own code is called: it keeps frame pointers, and much of it is not entered by calls.
+const OF_V8: &str = "Builtins_";
+/// How a program with musl starts, around the address of `_DYNAMIC`: `xor %rbp, %rbp; mov %rsp,
+/// %rdi; lea _DYNAMIC(%rip), %rsi` and `and $-16, %rsp; call`.
+const MUSL_START: ([u8; 9], usize, [u8; 5]) =
+    ([0x48, 0x31, 0xed, 0x48, 0x89, 0xe7, 0x48, 0x8d, 0x35], 4, [0x48, 0x83, 0xe4, 0xf0, 0xe8]);
 
 /// The executable segments.
 pub(super) fn segments(elf: &Elf<'_>) -> Vec<Segment> {
@@ -48,19 +53,12 @@ pub(super) fn derived(
     code: &[Segment],
 ) -> (Vec<Rule>, Vec<Span>) {
     let gaps = undescribed(elf, described, code);
-    let mut derived = Vec::new();
-    if let Some(gap) = gaps.iter().find(|gap| contains(gap, elf.entry())) {
-        let within = elf.entry() - gap.address;
-        let size = (gap.size - within).min(AT_ENTRY);
-        let start = Segment { address: elf.entry(), offset: gap.offset + within, size, ..*gap };
-        derived.extend(from_code::first_function(&read(elf, &[start]), elf.entry()));
-    }
-    let size = gaps.iter().map(|gap| gap.size).fold(0, u64::saturating_add);
-    if size <= MOST_FOLLOWED && has_musl(elf) {
-        let entries = elf.function_ranges().unwrap_or_default();
-        let entries = entries.into_iter().map(|(address, size)| Entry { address, size });
-        let first = derived.first().map_or(0..0, |d: &Derived| d.start..d.end);
-        let followed = from_code::derive(&read(elf, &gaps), &entries.collect::<Vec<_>>());
+    let start = start_of(elf, &gaps);
+    let mut derived: Vec<Derived> =
+        from_code::first_function(&start, elf.entry()).into_iter().collect();
+    let first = derived.first().map_or(0..0, |first| first.start..first.end);
+    if let Some(entries) = entries(elf, &start, described, &gaps) {
+        let followed = from_code::derive(&read(elf, &gaps), &entries);
         derived.extend(followed.into_iter().filter(|d| !first.contains(&d.start)));
     }
     let span = |(index, d): (usize, &Derived)| Span {
@@ -72,17 +70,58 @@ pub(super) fn derived(
     (derived.iter().map(|d| d.rule).collect(), spans)
 }
 
-fn has_musl(elf: &Elf<'_>) -> bool {
-    elf.functions(|name| OF_MUSL.contains(&name)).is_ok_and(|found| !found.is_empty())
+/// The code where a program starts, if nothing describes it.
+fn start_of(elf: &Elf<'_>, gaps: &[Segment]) -> Vec<Piece> {
+    let Some(gap) = gaps.iter().find(|gap| contains(gap, elf.entry())) else { return Vec::new() };
+    let size = (gap.size - (elf.entry() - gap.address)).min(AT_ENTRY);
+    read(elf, &[Segment { address: elf.entry(), size, ..*gap }])
+}
+
+/// The known entries of musl's functions, if it is musl that nothing describes.
+fn entries(
+    elf: &Elf<'_>,
+    start: &[Piece],
+    described: &[Span],
+    gaps: &[Segment],
+) -> Option<Vec<Entry>> {
+    let size = |segments: &[Segment]| segments.iter().map(|s| s.size).fold(0, u64::saturating_add);
+    // A program that asks for a loader has a libc elsewhere.
+    if elf.interpreter().is_some() || size(gaps) > MOST_FOLLOWED {
+        return None;
+    }
+    let known = |name: &str| OF_MUSL.contains(&name) || name.starts_with(OF_V8);
+    let known = elf.functions(known).ok()?;
+    if known.iter().any(|function| function.name.starts_with(OF_V8)) {
+        return None;
+    }
+    if !known.is_empty() {
+        let ranges = elf.function_ranges().ok()?.into_iter();
+        return Some(ranges.map(|(address, size)| Entry { address, size }).collect());
+    }
+    // Without symbols, the program's own code leads there.
+    let (before, between, behind) = MUSL_START;
+    let is_musl = start.first().is_some_and(|start| {
+        let tail = start.code.strip_prefix(&before).and_then(|code| code.get(between..));
+        tail.is_some_and(|tail| tail.starts_with(&behind))
+    });
+    let sections = in_order(elf, elf.code_sections());
+    if !is_musl || size(&sections) > MOST_FOLLOWED {
+        return None;
+    }
+    let described = described.iter().map(|span| (span.start, span.end));
+    let mut targets = from_code::led_to(&read(elf, &sections), described);
+    targets.push(elf.entry());
+    Some(targets.into_iter().map(|address| Entry { address, size: 0 }).collect())
 }
 
 fn contains(segment: &Segment, address: u64) -> bool {
     address.checked_sub(segment.address).is_some_and(|within| within < segment.size)
 }
 
+/// Code to be decoded, which the budget knows to take longer than reading.
 fn read(elf: &Elf<'_>, pieces: &[Segment]) -> Vec<Piece> {
     let piece = |segment: &Segment| {
-        let code = elf.read(segment.offset, segment.size).ok()?;
+        let code = elf.code(segment.address, segment.size).ok()?;
         Some(Piece { address: segment.address, code })
     };
     pieces.iter().filter_map(piece).collect()

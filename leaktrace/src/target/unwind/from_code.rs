@@ -70,6 +70,25 @@ pub(super) fn first_function(pieces: &[Piece], entry: u64) -> Option<Derived> {
     Some(Derived { start: entry, end: end.next_ip(), rule: Rule::of(Kind::End) })
 }
 
+/// What the instructions of these ranges call and jump to.
+pub(super) fn led_to(pieces: &[Piece], ranges: impl IntoIterator<Item = (u64, u64)>) -> Vec<u64> {
+    let mut targets = Vec::new();
+    for (start, end) in ranges {
+        let Some(code) = piece_at(pieces, start).and_then(|piece| piece.from(start)) else {
+            continue;
+        };
+        let size = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+        let code = code.get(..size).unwrap_or(code);
+        let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+        let leads = decoder.iter().filter(|i| i.is_call_near() || i.is_jmp_short_or_near());
+        let out = leads.map(|i| i.near_branch_target()).filter(|to| !(start..end).contains(to));
+        targets.extend(out);
+    }
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
 /// What is called in these pieces. Known before anything is followed, so that what lies behind a
 /// call that never returns is not taken to belong to it.
 fn called(pieces: &[Piece]) -> Vec<u64> {

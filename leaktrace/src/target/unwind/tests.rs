@@ -25,12 +25,14 @@ fn rule_at(table: &UnwindTable, address: u64) -> Rule {
     rows[..behind].last().map_or(uncovered, |&row| Row(row).rule())
 }
 
-/// The table of a library made of this, and where its functions are.
+/// The table of a library or a static program made of this, and where its functions are.
 fn assemble(source: &str, flags: &[&str]) -> (UnwindFile, HashMap<String, u64>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("source.s");
     std::fs::write(&path, source).unwrap();
-    let flags = [&["-shared", "-nostdlib"], flags].concat();
+    let kind =
+        if flags.contains(&"-static") { &["-nostdlib"][..] } else { &["-shared", "-nostdlib"] };
+    let flags = [kind, flags].concat();
     let program = test_programs::build("gcc", &path, directory.path(), &flags);
     read(&program)
 }

@@ -9,8 +9,8 @@ use iced_x86::{
 use super::frame::{Frame, Lost};
 use super::{Derived, Piece, piece_at};
 
-/// The most instructions of a file that are followed: ten times musl's.
-const MOST_INSTRUCTIONS: usize = 1 << 20;
+/// The most instructions of a file that are followed: five times musl's.
+const MOST_INSTRUCTIONS: usize = 1 << 19;
 /// How often a byte may be followed, on average: again when less of it is known than was
 /// thought, or when the function it was followed for turned out not to be understood.
 const MOST_VISITS: usize = 2;

@@ -178,13 +178,37 @@ fn a_function_that_does_something_else_is_left_out() {
     }
 }
 
+/// A program that starts as musl's do, and whose own code is described.
+const PROGRAM: &str = ".text\n.globl _start\n.p2align 6\n
+    _start: xor %rbp, %rbp; mov %rsp, %rdi; lea _start(%rip), %rsi; and $-16, %rsp; call main
+    .p2align 6\n.type g, @function\ng: push %rbx; call h; pop %rbx; ret; .size g, .-g
+    .p2align 6\n.type h, @function\nh: push %rax; nop; pop %rax; ret; .size h, .-h
+    .p2align 6\n.type main, @function\nmain: .cfi_startproc\njmp g\n.cfi_endproc\n.size main, .-main
+    .p2align 6\n.type v, @function\nv: ret; .size v, .-v\n";
+
+#[test]
+fn musl_is_known_without_its_symbols() {
+    let (built, functions) = assemble(PROGRAM, &["-static", "-no-pie"]);
+    let at = |name: &str| rule_at(&built.table, functions[name] + 1);
+    let pushed = Rule::new(Kind::Sp, 16, 0).unwrap();
+    assert_eq!((at("g"), at("h")), (pushed, pushed));
+    assert_eq!(rule_at(&built.table, functions["v"]), Rule::of(Kind::Uncovered));
+}
+
 #[test]
 fn only_musl_is_followed() {
-    let code = ".text\n.globl f\n.type f, @function\nf: .cfi_startproc\nret\n.cfi_endproc\n\
-        .size f, .-f\n.p2align 6\n.globl g\n.type g, @function\ng: push %rbx; pop %rbx; ret\n\
-        .size g, .-g\n.p2align 6\n";
-    let (built, functions) = assemble(code, &[]);
-    assert_eq!(rule_at(&built.table, functions["g"] + 1), Rule::of(Kind::Uncovered));
+    let not_musl = PROGRAM.replace("xor %rbp, %rbp", "xor %ebp, %ebp");
+    let with_v8 = format!(
+        "{PROGRAM}.globl __init_libc\n.type __init_libc, @function\n\
+        __init_libc: ret; .type Builtins_X, @function\nBuiltins_X: ret\n"
+    );
+    let mut dynamic = PROGRAM.to_owned();
+    dynamic.push_str(".section .interp, \"a\"\n.asciz \"/lib/ld.so\"\n");
+    for code in [not_musl, with_v8, dynamic] {
+        let (built, functions) = assemble(&code, &["-static", "-no-pie"]);
+        let at = |name: &str| rule_at(&built.table, functions[name] + 1);
+        assert_eq!((at("g"), at("h")), (Rule::of(Kind::Uncovered), Rule::of(Kind::Uncovered)));
+    }
 }
 
 #[test]
