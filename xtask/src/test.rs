@@ -14,7 +14,7 @@ use crate::workspace::{root, run};
 use crate::{ebpf, packages, tidy};
 
 /// What a test starts or compiles against, and the Debian package that has it.
-const NEEDS: [(&str, &str); 8] = [
+const NEEDS: [(&str, &str); 9] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("/usr/include/stdio.h", "libc6-dev"),
@@ -23,6 +23,7 @@ const NEEDS: [(&str, &str); 8] = [
     ("bpftool", "bpftool"),
     ("setpriv", "util-linux"),
     ("mkfifo", "coreutils"),
+    ("xz", "xz-utils"),
 ];
 
 /// Runs all tests, or those that are chosen, by arguments of `cargo test` and of the test programs.

@@ -4,13 +4,13 @@
 //! Hostile input: read in the worker only, by bounded reads rather than a mapping.
 
 use std::fs::File;
+use std::ops::Range;
 
-use object::elf::{FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_LOAD};
+use object::elf::{FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_LOAD, Sym64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader, SectionTable};
-use object::{Endianness, ReadCache};
+use object::{Endianness, ReadCache, ReadRef};
 
 type Header = FileHeader64<Endianness>;
-type Reader<'f> = ReadCache<&'f File>;
 
 /// Longer ones are no build ids: SHA-1 has 20 bytes.
 const LONGEST_BUILD_ID: usize = 64;
@@ -27,6 +27,8 @@ pub(super) struct ElfFacts {
     pub(super) has_debug_info: bool,
     /// Whether it has a full symbol table, not only the dynamic one.
     pub(super) has_symbols: bool,
+    /// Where in the file its `.gnu_debugdata` lies.
+    pub(super) mini_debug_info: Option<Range<u64>>,
     /// The separate debug file it names.
     pub(super) debug_link: Option<DebugLink>,
     /// Whether its DWARF goes on in another file (`dwz`).
@@ -58,11 +60,15 @@ impl ElfFacts {
     /// A sentence, if it is no 64-bit ELF file or has no readable program headers. Section headers
     /// that cannot be read count as missing: a program runs without them.
     pub(super) fn read(file: &File) -> Result<Self, String> {
-        let data = ReadCache::new(file);
-        let header = Header::parse(&data).map_err(|e| format!("it is no 64-bit ELF file ({e})"))?;
+        Self::parse(&ReadCache::new(file))
+    }
+
+    /// The same of the bytes of a file.
+    pub(super) fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Self, String> {
+        let header = Header::parse(data).map_err(|e| format!("it is no 64-bit ELF file ({e})"))?;
         let endian = header.endian().map_err(|e| format!("it is no ELF file ({e})"))?;
         let programs = header
-            .program_headers(endian, &data)
+            .program_headers(endian, data)
             .map_err(|e| format!("its program headers are damaged ({e})"))?;
         let mut facts = Self::default();
         for program in programs {
@@ -75,27 +81,37 @@ impl ElfFacts {
                 });
             }
         }
-        if let Ok(sections) = header.sections(endian, &data) {
-            facts.read_sections(&sections, endian, &data);
+        if let Ok(sections) = header.sections(endian, data) {
+            facts.read_sections(&sections, endian, data);
         }
         if facts.build_id.is_none() {
-            let notes = programs.iter().filter_map(|p| p.notes(endian, &data).ok()?);
+            let notes = programs.iter().filter_map(|p| p.notes(endian, data).ok()?);
             facts.build_id = notes.into_iter().find_map(|notes| build_id(notes, endian));
         }
         Ok(facts)
     }
 
-    fn read_sections<'f>(
+    fn read_sections<'d, R: ReadRef<'d>>(
         &mut self,
-        sections: &SectionTable<'f, Header, &'f Reader<'f>>,
+        sections: &SectionTable<'d, Header, R>,
         endian: Endianness,
-        data: &'f Reader<'f>,
+        data: R,
     ) {
+        // A symbol table's first entry is always an empty one.
+        let no_symbols = size_of::<Sym64<Endianness>>() as u64;
         for section in sections.iter() {
-            let is_in_file = section.file_range(endian).is_some();
+            let range = section.file_range(endian);
+            let is_in_file = range.is_some();
             match sections.section_name(endian, section).unwrap_or_default() {
                 b".debug_info" | b".zdebug_info" => self.has_debug_info |= is_in_file,
-                b".symtab" => self.has_symbols |= is_in_file,
+                b".symtab" => {
+                    self.has_symbols |= is_in_file && section.sh_size(endian) > no_symbols;
+                }
+                b".gnu_debugdata" => {
+                    let range = range.filter(|&(_, size)| size > 0);
+                    let range = range.and_then(|(from, size)| Some(from..from.checked_add(size)?));
+                    self.mini_debug_info = self.mini_debug_info.take().or(range);
+                }
                 b".gnu_debugaltlink" | b".debug_sup" => self.has_supplement = true,
                 b".gnu_debuglink" if section.sh_size(endian) <= LONGEST_LINK => {
                     let content = section.data(endian, data).unwrap_or_default();

@@ -7,20 +7,26 @@
 //! a file is asked about once. Never touches the target, never fails: what could not be named is
 //! said in [`Symbolizer::warnings`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+mod asker;
 mod client;
 mod culprit;
 mod debug_file;
 mod demangle;
 mod elf_facts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod generated_code;
 mod memory;
+mod mini_debug_info;
+mod module;
 pub mod perf_map;
 mod protocol;
 mod regular_file;
+mod symbol_table;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -29,7 +35,7 @@ pub use client::Options;
 pub use culprit::culprit;
 pub use worker::worker_main;
 
-use client::{Client, Failure};
+use asker::{Asker, Skipped};
 use generated_code::{PerfMapPlaces, is_memory_file, may_be_generated};
 use protocol::{Answer, Request, Symbol};
 
@@ -39,42 +45,13 @@ use crate::target::{Image, Located, ObjectFile};
 
 /// So many places are asked about at once.
 const MOST_PLACES: usize = 4096;
-/// After so many files that made the worker fail no further ones are tried: each costs seconds.
-const MOST_FAILURES: usize = 8;
-/// More warnings than this are not given.
-const MOST_WARNINGS: usize = 64;
 
 /// Names addresses, and remembers the names.
 #[derive(Debug)]
 pub struct Symbolizer {
-    backend: Backend,
-    call_time: Duration,
+    asker: Asker,
     modules: HashMap<FileId, Module>,
     perf_maps: PerfMapPlaces,
-    failures: usize,
-    given_up: bool,
-    said: HashSet<String>,
-    to_say: Vec<String>,
-}
-
-/// Who reads the files.
-#[derive(Debug)]
-enum Backend {
-    /// A worker process.
-    Worker(Client),
-    /// This process.
-    #[cfg(test)]
-    InProcess(Box<worker::Engine>),
-}
-
-impl Backend {
-    fn ask(&mut self, request: &Request, time: Duration) -> Result<Answer, Failure> {
-        match self {
-            Self::Worker(client) => client.ask(request, time),
-            #[cfg(test)]
-            Self::InProcess(engine) => Ok(engine.answer(request)),
-        }
-    }
 }
 
 /// A mapped file and the names that are known in it.
@@ -102,28 +79,18 @@ enum Reading {
 impl Symbolizer {
     /// One that has nothing read yet; the worker is started when there is something to read.
     pub fn new(options: Options) -> Self {
-        let call_time = options.call_time;
-        Self::with_backend(Backend::Worker(Client::new(options)), call_time)
+        Self::with_asker(Asker::new(options))
     }
 
-    fn with_backend(backend: Backend, call_time: Duration) -> Self {
-        Self {
-            backend,
-            call_time,
-            modules: HashMap::new(),
-            perf_maps: PerfMapPlaces::default(),
-            failures: 0,
-            given_up: false,
-            said: HashSet::new(),
-            to_say: Vec::new(),
-        }
+    fn with_asker(asker: Asker) -> Self {
+        Self { asker, modules: HashMap::new(), perf_maps: PerfMapPlaces::default() }
     }
 
     /// The frames at return addresses of a target, for each address the innermost inlined function
     /// first and the real function last. There is always at least one; without a name if none is
     /// known. Blocks for [`Options::call_time`] at most.
     pub fn symbolize(&mut self, image: &Image, addresses: &[Addr]) -> Vec<Vec<Frame>> {
-        let until = Instant::now() + self.call_time;
+        let until = Instant::now() + self.asker.call_time;
         let places: Vec<Option<Located<'_>>> =
             addresses.iter().map(|&address| locate_call(image, address)).collect();
         let generated = self.name_generated(image, addresses, &places, until);
@@ -141,7 +108,7 @@ impl Symbolizer {
     /// What could not be named and why, one sentence each; each only once, those of earlier calls
     /// left out.
     pub fn warnings(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.to_say)
+        self.asker.take_warnings()
     }
 
     /// Asks for the names of generated code: each time, because it changes.
@@ -168,9 +135,9 @@ impl Symbolizer {
                 addresses: part.iter().map(|address| address.0.saturating_sub(1)).collect(),
             };
             let what = format!("names of generated code of process {}", image.pid);
-            let Ok(answer) = self.ask(&request, &what, "names", until) else { return names };
+            let Ok(answer) = self.asker.ask(&request, &what, "names", until) else { return names };
             if let Some(error) = answer.error {
-                self.warn(format!(
+                self.asker.warn(format!(
                     "{what} could not be read from its {}: {}; runtimes write that file on \
                      request, Node.js with --perf-basic-prof",
                     place.path_in_target,
@@ -203,7 +170,8 @@ impl Symbolizer {
             let Some(file) = located.file else {
                 if !is_memory_file(&located.mapping.path) {
                     let path = printable(&located.mapping.path);
-                    self.warn(format!("{path} could not be opened; its frames have no names"));
+                    self.asker
+                        .warn(format!("{path} could not be opened; its frames have no names"));
                 }
                 continue;
             };
@@ -243,7 +211,7 @@ impl Symbolizer {
                 dwarf,
             };
             let what = if dwarf { "debug information" } else { "symbols" };
-            match self.ask(&request, &format!("{what} of {path}"), loss, until) {
+            match self.asker.ask(&request, &format!("{what} of {path}"), loss, until) {
                 Ok(answer) => return self.remember(id, &path, offsets, answer),
                 Err(Skipped::Later) => return,
                 Err(Skipped::Bad) => {
@@ -258,62 +226,19 @@ impl Symbolizer {
     fn remember(&mut self, id: FileId, path: &str, offsets: &[u64], answer: Answer) {
         if let Some(error) = answer.error.filter(|_| !is_memory_file(path)) {
             let why = printable(&error);
-            self.warn(format!(
+            self.asker.warn(format!(
                 "symbols of {path} could not be read: {why}; its frames have no names"
             ));
         }
         for note in answer.notes {
             let why = printable(&note);
-            self.warn(format!("{path}: {why}; frames in it may have no names or lines"));
+            self.asker.warn(format!("{path}: {why}; frames in it may have no names or lines"));
         }
         if let Some(module) = self.modules.get_mut(&id) {
             module.build_id = answer.build_id.as_deref().map(printable);
             for (&offset, symbols) in offsets.iter().zip(answer.symbols) {
                 module.symbols.insert(offset, symbols.into());
             }
-        }
-    }
-
-    fn ask(
-        &mut self,
-        request: &Request,
-        what: &str,
-        loss: &str,
-        until: Instant,
-    ) -> Result<Answer, Skipped> {
-        if self.given_up {
-            return Err(Skipped::Later);
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            self.warn(format!(
-                "naming frames took longer than {} s, so some have no names yet",
-                self.call_time.as_secs_f32()
-            ));
-            return Err(Skipped::Later);
-        }
-        self.backend.ask(request, left).map_err(|failure| {
-            if let Failure::Start { .. } = failure {
-                self.given_up = true;
-                self.warn(format!("{failure}; frames have no names"));
-                return Skipped::Later;
-            }
-            self.warn(format!("{what} could not be read: {failure}; its frames have no {loss}"));
-            self.failures += 1;
-            if self.failures >= MOST_FAILURES {
-                self.given_up = true;
-                self.warn(format!(
-                    "reading names failed {MOST_FAILURES} times and was given up; what was not \
-                     named before stays without a name"
-                ));
-            }
-            Skipped::Bad
-        })
-    }
-
-    fn warn(&mut self, sentence: String) {
-        if self.said.len() < MOST_WARNINGS && self.said.insert(sentence.clone()) {
-            self.to_say.push(sentence);
         }
     }
 
@@ -337,14 +262,6 @@ impl Symbolizer {
             _ => vec![frame],
         }
     }
-}
-
-/// Why a request was not answered.
-enum Skipped {
-    /// It must not be made again.
-    Bad,
-    /// There was no time for it.
-    Later,
 }
 
 /// Where the call before a return address lies: the address itself can be another function's, or

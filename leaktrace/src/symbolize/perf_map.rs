@@ -175,6 +175,41 @@ mod tests {
         assert!(parse(b"").is_empty());
     }
 
+    /// What the runtimes write: V8 (`src/logging/log.cc`, PerfBasicLogger), CPython
+    /// (`Python/perf_trampoline.c`, perf_map_write_entry), OpenJDK (`codeCache.cpp`,
+    /// write_perf_map), perf-map-agent, .NET (`perfmap.cpp`), Julia and LLVM's kin.
+    #[test]
+    fn names_as_the_runtimes_write_them() {
+        let check = |line: &str, address: u64, expected: &str| {
+            let map = parse(format!("{line}\n").as_bytes());
+            assert_eq!(map.name_at(address), Some(expected), "{line}");
+            assert_eq!(map.len(), 1);
+        };
+        check(
+            "7f3c5e040040 1d4 JS:*leak /app/shop.js:12:20",
+            0x7f3c_5e04_0040,
+            "JS:*leak /app/shop.js:12:20",
+        );
+        check("5571a0c0 2c Builtin:ArrayMap", 0x5571_a0eb, "Builtin:ArrayMap");
+        check(
+            "7f1f2a4d6000 b py::<genexpr>:/app/My Shop/shop.py",
+            0x7f1f_2a4d_600a,
+            "py::<genexpr>:/app/My Shop/shop.py",
+        );
+        check(
+            "0x00007f0b1d0a1a20 0x0000000000000158 void com.shop.Cart.add(int)",
+            0x7f0b_1d0a_1a20,
+            "void com.shop.Cart.add(int)",
+        );
+        check("7f0b1d0a1a20 158 Lcom/shop/Cart;::add", 0x7f0b_1d0a_1a20, "Lcom/shop/Cart;::add");
+        check(
+            "00007FD8C0A11F20 5b void [shop] Cart::Add(int32)[Tier0]",
+            0x7fd8_c0a1_1f20,
+            "void [shop] Cart::Add(int32)[Tier0]",
+        );
+        check("1000 10 carriage\r", 0x1000, "carriage");
+    }
+
     #[test]
     fn later_lines_win() {
         let check = |text: &[u8], expected: &[(u64, Option<&str>)]| {

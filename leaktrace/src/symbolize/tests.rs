@@ -4,11 +4,17 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::asker::{Backend, MOST_FAILURES};
+use super::client::Client;
 use super::*;
 use crate::model::Pid;
+
+mod debug_files;
+mod perf_maps;
 
 /// Prints the address behind the call in `inner`, which is inlined into `outer`, then waits for its
 /// standard input to be closed.
@@ -71,7 +77,8 @@ impl Drop for Running {
 
 fn in_process() -> Symbolizer {
     let engine = Box::new(worker::Engine::default());
-    Symbolizer::with_backend(Backend::InProcess(engine), Duration::from_secs(60))
+    let backend = Backend::InProcess(engine);
+    Symbolizer::with_asker(Asker::with_backend(backend, Duration::from_secs(60)))
 }
 
 fn frames_of(symbolizer: &mut Symbolizer, running: &Running) -> Vec<Frame> {
@@ -118,55 +125,9 @@ fn names_are_remembered_when_the_target_is_gone() {
     let running = Running::start(&compile(dir.path(), &["-g"]));
     let mut symbolizer = in_process();
     let before = frames_of(&mut symbolizer, &running);
-    symbolizer.backend = Backend::Worker(Client::new(broken_worker("exit 1")));
+    symbolizer.asker.backend = Backend::Worker(Client::new(broken_worker("exit 1")));
     assert_eq!(frames_of(&mut symbolizer, &running), before);
     assert!(symbolizer.warnings().is_empty());
-}
-
-#[test]
-fn where_the_debug_information_is() {
-    let check = |compiler: &[&str], steps: &[&[&str]], expected: &[_], warning: Option<&str>| {
-        let dir = tempfile::tempdir().unwrap();
-        let program = compile(dir.path(), compiler);
-        for step in steps {
-            run(step[0], &step[1..], dir.path());
-        }
-        let running = Running::start(&program);
-        let mut symbolizer = in_process();
-        let frames = frames_of(&mut symbolizer, &running);
-        assert_eq!(outline(&frames), expected, "{compiler:?} {steps:?}");
-        let warnings = symbolizer.warnings().join("\n");
-        assert_eq!(!warnings.is_empty(), warning.is_some(), "{warnings}");
-        assert!(warnings.contains(warning.unwrap_or("")), "{warnings}");
-    };
-    let separate: &[&str] = &["objcopy", "--only-keep-debug", "leak", "leak.debug"];
-    let strip: &[&str] = &["strip", "--strip-all", "leak"];
-    let link: &[&str] = &["objcopy", "--add-gnu-debuglink=leak.debug", "leak"];
-    let id: &[&str] = &["-g", "-Wl,--build-id=sha1"];
-    let no_id: &[&str] = &["-g", "-Wl,--build-id=none"];
-    check(&["-g", "-gz=zlib"], &[], INLINED, None);
-    check(&[], &[], NAME_ONLY, None);
-    check(id, &[separate, strip], NOTHING, Some("it is stripped"));
-    check(id, &[separate, strip, link], INLINED, None);
-    check(no_id, &[separate, strip, link], INLINED, None);
-    let move_it: &[&str] = &["sh", "-c", "mkdir .debug && mv leak.debug .debug"];
-    check(id, &[separate, strip, link, move_it], INLINED, None);
-    // A debug file of another program: by build id, by CRC.
-    let other: &[&str] = &[
-        "sh",
-        "-c",
-        "sed s/outer/wrong/ leak.c >x.c && gcc -g -O2 x.c -o x -Wl,--build-id=sha1 && \
-         objcopy --only-keep-debug x leak.debug",
-    ];
-    check(id, &[separate, strip, link, other], NOTHING, Some("it is stripped"));
-    check(no_id, &[separate, strip, link, other], NOTHING, Some("it is stripped"));
-    // Something that must not be opened in its place.
-    let fifo: &[&str] = &["sh", "-c", "rm leak.debug && mkfifo leak.debug"];
-    check(id, &[separate, strip, link, fifo], NOTHING, Some("it is stripped"));
-    // With its own debug information and a link: what blazesym would make of it is up to the target.
-    check(id, &[separate, link], INLINED, None);
-    let remove: &[&str] = &["rm", "leak.debug"];
-    check(id, &[separate, link, remove], NAME_ONLY, Some("refers to another file"));
 }
 
 #[test]
@@ -181,7 +142,7 @@ fn a_file_that_makes_the_worker_fail_is_not_tried_again() {
         for _ in 0..3 {
             assert_eq!(outline(&frames_of(&mut symbolizer, &running)), NOTHING);
         }
-        assert_eq!(symbolizer.failures, 2, "{script}");
+        assert_eq!(symbolizer.asker.failures, 2, "{script}");
         let warnings = symbolizer.warnings();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].starts_with("debug information of /"), "{warnings:?}");
@@ -251,9 +212,14 @@ fn after_many_failures_no_more_files_are_tried() {
         dwarf: true,
     };
     for number in 0..2 * MOST_FAILURES {
-        assert!(symbolizer.ask(&request, &format!("symbols of {number}"), "names", until).is_err());
+        assert!(
+            symbolizer
+                .asker
+                .ask(&request, &format!("symbols of {number}"), "names", until)
+                .is_err()
+        );
     }
-    assert_eq!(symbolizer.failures, MOST_FAILURES);
+    assert_eq!(symbolizer.asker.failures, MOST_FAILURES);
     let warnings = symbolizer.warnings();
     assert_eq!(warnings.len(), MOST_FAILURES + 1);
     assert!(warnings[MOST_FAILURES].contains("given up"), "{warnings:?}");
@@ -324,27 +290,6 @@ fn this_very_program() {
     let name = frames.last().unwrap().function.as_deref().unwrap();
     assert!(name.ends_with("symbolize::tests::this_very_program"), "{name}");
     assert!(frames[0].file.as_deref().unwrap().ends_with("src/symbolize/tests.rs"));
-}
-
-#[test]
-fn generated_code_is_named_by_the_perf_map() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("perf-1.map");
-    fs::write(&path, "1000 10 Builtin:leak\n").unwrap();
-    let ask = |addresses: &[u64]| Request::PerfMap {
-        path: path.to_str().unwrap().to_owned(),
-        uid: 0,
-        addresses: addresses.to_vec(),
-    };
-    let mut engine = worker::Engine::default();
-    let answer = engine.answer(&ask(&[0x100f, 0x1010]));
-    assert_eq!(answer.symbols[0][0].function, "Builtin:leak");
-    assert!(answer.symbols[1].is_empty());
-    fs::remove_file(&path).unwrap();
-    let answer = engine.answer(&ask(&[0x1000]));
-    assert_eq!(answer.symbols[0][0].function, "Builtin:leak", "the target is gone");
-    let answer = worker::Engine::default().answer(&ask(&[0x1000]));
-    assert!(answer.error.is_some() && answer.symbols == [[]]);
 }
 
 /// What the worker says about a file.
