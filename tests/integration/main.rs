@@ -19,6 +19,7 @@ mod interrupted_calls;
 mod languages;
 mod ledger;
 mod lifecycle;
+mod names;
 mod processes;
 mod programs;
 mod readme;

@@ -14,7 +14,7 @@ use crate::workspace::{root, run};
 use crate::{ebpf, packages, tidy};
 
 /// What a test starts or compiles against, and the Debian package that has it.
-const NEEDS: [(&str, &str); 9] = [
+const NEEDS: [(&str, &str); 13] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("/usr/include/stdio.h", "libc6-dev"),
@@ -23,6 +23,10 @@ const NEEDS: [(&str, &str); 9] = [
     ("bpftool", "bpftool"),
     ("setpriv", "util-linux"),
     ("mkfifo", "coreutils"),
+    ("nm", "binutils"),
+    ("node", "nodejs"),
+    ("readelf", "binutils"),
+    ("unshare", "util-linux"),
     ("xz", "xz-utils"),
 ];
 

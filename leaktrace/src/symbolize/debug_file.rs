@@ -5,7 +5,7 @@
 //! file counts only if its build id, or without one its CRC, is the module's; and only files of
 //! leaktrace's own system directory may refer to further files, which blazesym would open blindly.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ struct Candidate {
 /// The separate debug file of a module: the one at `path` as the target sees it, whose root
 /// directory is `root`.
 pub(super) fn find(facts: &ElfFacts, path: &str, root: &Path) -> Option<DebugFile> {
-    let places = candidates(facts, path, root);
+    let places = candidates(facts, path, below(root, path), root);
     places.iter().find_map(|place| open_if_it_belongs(facts, place))
 }
 
@@ -45,7 +45,16 @@ pub(super) fn stands_alone(facts: &ElfFacts) -> bool {
     facts.debug_link.is_none() && !facts.has_supplement
 }
 
-fn candidates(facts: &ElfFacts, path: &str, root: &Path) -> Vec<Candidate> {
+/// A path as the target itself would write it: of a process behind `chroot` the kernel says whole
+/// paths.
+fn below<'p>(root: &Path, path: &'p str) -> &'p str {
+    let root = fs::read_link(root).unwrap_or_default();
+    let rest = root.to_str().and_then(|root| path.strip_prefix(root));
+    rest.filter(|rest| rest.starts_with('/')).unwrap_or(path)
+}
+
+/// The places for a file at `path`, which is `path_in_root` below the target's root directory.
+fn candidates(facts: &ElfFacts, path: &str, path_in_root: &str, root: &Path) -> Vec<Candidate> {
     let own = Path::new("/");
     let mut found = Vec::new();
     let mut add = |root: &Path, relative: &Path, trusted: bool| {
@@ -62,13 +71,14 @@ fn candidates(facts: &ElfFacts, path: &str, root: &Path) -> Vec<Candidate> {
     if let Some(link) = &facts.debug_link
         && is_file_name(&link.name)
         && let Some(dir) = directory(path)
+        && let Some(dir_in_root) = directory(path_in_root)
     {
         add(own, &debug_dir.join(dir).join(&link.name), true);
-        for root in [root, own] {
+        for (root, dir) in [(root, dir_in_root), (own, dir)] {
             add(root, &dir.join(&link.name), false);
             add(root, &dir.join(".debug").join(&link.name), false);
         }
-        add(root, &debug_dir.join(dir).join(&link.name), false);
+        add(root, &debug_dir.join(dir_in_root).join(&link.name), false);
     }
     found
 }
@@ -144,8 +154,23 @@ mod tests {
     #[test]
     fn crc_of_the_standard_check_string() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("f"), "123456789").unwrap();
+        fs::write(dir.path().join("f"), "123456789").unwrap();
         assert_eq!(crc32(&File::open(dir.path().join("f")).unwrap()).unwrap(), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn a_path_in_a_chroot() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let check = |target: &str, path: &str, expected: &str| {
+            let _none_yet = fs::remove_file(&root);
+            std::os::unix::fs::symlink(target, &root).unwrap();
+            assert_eq!(below(&root, path), expected);
+        };
+        check("/", "/opt/a/x", "/opt/a/x");
+        check("/opt", "/opt/a/x", "/a/x");
+        check("/op", "/opt/a/x", "/opt/a/x");
+        check("/srv", "/opt/a/x", "/opt/a/x");
     }
 
     #[test]
@@ -155,7 +180,7 @@ mod tests {
             let mut facts = ElfFacts::default();
             facts.build_id = id.map(<[u8]>::to_vec);
             facts.debug_link = Some(link);
-            let found = candidates(&facts, path, Path::new("/r"));
+            let found = candidates(&facts, path, path, Path::new("/r"));
             let found: Vec<&str> = found.iter().map(|c| c.path.to_str().unwrap()).collect();
             assert_eq!(found, expected);
         };

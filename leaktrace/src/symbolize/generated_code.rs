@@ -2,7 +2,10 @@
 //! perf map names it.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use crate::model::Pid;
 use crate::target::Located;
@@ -32,33 +35,70 @@ pub(super) struct PerfMapPlace {
     pub(super) uid: u32,
 }
 
-/// The perf maps of processes. They stay known when a process is gone.
+/// The perf maps of processes. They stay known when a process is gone, and can still be opened if
+/// its mount namespace went with it.
 #[derive(Debug, Default)]
 pub(super) struct PerfMapPlaces {
-    known: HashMap<Pid, PerfMapPlace>,
+    known: HashMap<Pid, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    place: PerfMapPlace,
+    /// The process's `/tmp`, held.
+    directory: File,
 }
 
 impl PerfMapPlaces {
     /// That of a process; `None` if it was gone already the first time.
     pub(super) fn of(&mut self, pid: Pid) -> Option<PerfMapPlace> {
-        let status = fs::read(format!("/proc/{pid}/status")).ok();
-        if let Some(status) = status
-            && let Some(place) = place(pid, &String::from_utf8_lossy(&status))
+        if let Some(own) = own_pid_and_user(pid)
+            && let Ok(directory) = open_directory(&format!("/proc/{pid}/root/tmp"))
         {
-            self.known.insert(pid, place);
+            // The one that is held stays if it still is the same: so its path stays the same.
+            let held = self.known.remove(&pid).map(|known| known.directory);
+            let held = held.filter(|held| is_same(held, &directory));
+            let directory = held.unwrap_or(directory);
+            let place = place(own, &directory);
+            self.known.insert(pid, Known { place, directory });
         }
-        self.known.get(&pid).cloned()
+        self.known.get(&pid).map(|known| known.place.clone())
     }
 }
 
-fn place(pid: Pid, status: &str) -> Option<PerfMapPlace> {
+/// Takes hold of a directory, which need not be readable for that.
+fn open_directory(path: &str) -> io::Result<File> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
+fn is_same(one: &File, other: &File) -> bool {
+    let id = |file: &File| file.metadata().ok().map(|found| (found.dev(), found.ino()));
+    id(one).is_some() && id(one) == id(other)
+}
+
+fn place((own_pid, uid): (u32, u32), directory: &File) -> PerfMapPlace {
+    let name = format!("perf-{own_pid}.map");
+    PerfMapPlace {
+        path: format!("/proc/{}/fd/{}/{name}", std::process::id(), directory.as_raw_fd()),
+        path_in_target: format!("/tmp/{name}"),
+        uid,
+    }
+}
+
+/// The number that a process has for itself, and its user.
+fn own_pid_and_user(pid: Pid) -> Option<(u32, u32)> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    read_status(&String::from_utf8_lossy(&status))
+}
+
+fn read_status(status: &str) -> Option<(u32, u32)> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     // Real, effective, saved, file system.
     let uid = field("Uid:")?.split_whitespace().nth(1)?.parse().ok()?;
     // From the outermost PID namespace inwards.
-    let own_pid: u32 = field("NSpid:")?.split_whitespace().next_back()?.parse().ok()?;
-    let path_in_target = format!("/tmp/perf-{own_pid}.map");
-    Some(PerfMapPlace { path: format!("/proc/{pid}/root{path_in_target}"), path_in_target, uid })
+    let own_pid = field("NSpid:")?.split_whitespace().next_back()?.parse().ok()?;
+    Some((own_pid, uid))
 }
 
 #[cfg(test)]
@@ -93,12 +133,27 @@ mod tests {
     #[test]
     fn a_process_in_a_container_writes_under_its_own_pid() {
         let status = "Name:\tnode\\nUid:\t0\nUid:\t1000\t1001\t1000\t1000\nNSpid:\t4242\t17\t1\n";
-        let expected = PerfMapPlace {
-            path: "/proc/4242/root/tmp/perf-1.map".to_owned(),
-            path_in_target: "/tmp/perf-1.map".to_owned(),
-            uid: 1001,
-        };
-        assert_eq!(place(Pid::new(4242).unwrap(), status), Some(expected));
-        assert_eq!(place(Pid::new(4242).unwrap(), "Uid:\t0\n"), None);
+        assert_eq!(read_status(status), Some((1, 1001)));
+        assert_eq!(read_status("Uid:\t0\n"), None);
+    }
+
+    #[test]
+    fn the_place_is_known_when_the_process_is_gone() {
+        let mut child = std::process::Command::new("cat");
+        let child = child.stdin(std::process::Stdio::piped());
+        let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let pid = Pid::new(child.id()).unwrap();
+        let mut places = PerfMapPlaces::default();
+        let place = places.of(pid).unwrap();
+        assert_eq!(places.of(pid).as_ref(), Some(&place), "asked again");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(places.of(pid).as_ref(), Some(&place));
+        assert_eq!(place.path_in_target, format!("/tmp/perf-{pid}.map"));
+        let name = format!("leaktrace-test-{pid}");
+        let held = place.path.replace(&format!("perf-{pid}.map"), &name);
+        fs::write(&held, "").unwrap();
+        fs::remove_file(format!("/tmp/{name}")).unwrap();
+        assert_eq!(PerfMapPlaces::default().of(pid), None);
     }
 }

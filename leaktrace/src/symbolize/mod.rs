@@ -39,7 +39,7 @@ use asker::{Asker, Skipped};
 use generated_code::{PerfMapPlaces, is_memory_file, may_be_generated};
 use protocol::{Answer, Request, Symbol};
 
-use crate::model::{Addr, Frame, printable};
+use crate::model::{Addr, Frame, Pid, printable};
 use crate::target::maps::FileId;
 use crate::target::{Image, Located, ObjectFile};
 
@@ -86,6 +86,12 @@ impl Symbolizer {
         Self { asker, modules: HashMap::new(), perf_maps: PerfMapPlaces::default() }
     }
 
+    /// Takes note of a target while it lives: where its perf map is. A target that has ended before
+    /// it is first noted or named has no names for its generated code.
+    pub fn note(&mut self, pid: Pid) {
+        self.perf_maps.of(pid);
+    }
+
     /// The frames at return addresses of a target, for each address the innermost inlined function
     /// first and the real function last. There is always at least one; without a name if none is
     /// known. Blocks for [`Options::call_time`] at most.
@@ -127,7 +133,13 @@ impl Symbolizer {
         if generated.is_empty() {
             return names;
         }
-        let Some(place) = self.perf_maps.of(image.pid) else { return names };
+        let Some(place) = self.perf_maps.of(image.pid) else {
+            self.asker.warn(format!(
+                "process {} had ended before the names of its generated code were looked for",
+                image.pid
+            ));
+            return names;
+        };
         for part in generated.chunks(MOST_PLACES) {
             let request = Request::PerfMap {
                 path: place.path.clone(),

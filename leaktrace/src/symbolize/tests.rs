@@ -11,7 +11,6 @@ use proptest::prelude::*;
 use super::asker::{Backend, MOST_FAILURES};
 use super::client::Client;
 use super::*;
-use crate::model::Pid;
 
 mod debug_files;
 mod perf_maps;
