@@ -169,7 +169,8 @@ fn only_child(pid: u32) -> u32 {
     children.trim().parse().unwrap_or_else(|_| panic!("not one child of {pid}: {children:?}"))
 }
 
-/// Node.js in a container, whose perf map is that of process 1 in a `/tmp` of its own.
+/// Node.js in a container, whose perf map is that of process 1 in a `/tmp` of its own. V8's names
+/// have a kind before them, which is another in each version.
 #[test]
 fn javascript_is_named_by_the_perf_map_of_a_container() {
     need_root();
@@ -191,9 +192,7 @@ fn javascript_is_named_by_the_perf_map_of_a_container() {
         let held = report.held_under(&format!("{function} /tmp/shop.js:"));
         let bytes = least_bytes..5_100_000;
         assert!(bytes.contains(&held.bytes), "{function}: {held:?} {:#}", report.0);
-        let frame = first_frame(&report, function);
-        assert!(frame["function"].as_str().unwrap().starts_with("JS:"), "{frame}");
-        assert_eq!(frame["module"], "[jit]");
+        assert_eq!(first_frame(&report, function)["module"], "[jit]");
     }
     assert!(target.end().success());
 }
