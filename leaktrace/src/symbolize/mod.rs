@@ -24,6 +24,7 @@ mod memory;
 mod mini_debug_info;
 mod module;
 pub mod perf_map;
+mod perf_map_file;
 mod protocol;
 mod regular_file;
 mod symbol_table;
@@ -155,6 +156,11 @@ impl Symbolizer {
                     place.path_in_target,
                     printable(&error),
                 ));
+            }
+            for note in answer.notes {
+                let note = printable(&note);
+                self.asker
+                    .warn(format!("{}: {note}; some {what} are missing", place.path_in_target));
             }
             for (&address, symbols) in part.iter().zip(answer.symbols) {
                 if let Some(symbol) = symbols.into_iter().next() {

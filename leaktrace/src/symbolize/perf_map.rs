@@ -1,22 +1,14 @@
 //! Names of code that a runtime generated: `/tmp/perf-PID.map`, one `START SIZE NAME` a line, the
 //! numbers in hexadecimal (Linux, `tools/perf/Documentation/jit-interface.txt`).
 //!
-//! The target writes the file as it likes, so it is read in the worker only, no more than
-//! 64 MiB of it, and every line that does not parse is left out.
+//! The target writes the file as it likes, so it is read in the worker only
+//! ([`super::perf_map_file`]), and every line that does not parse is left out.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use super::regular_file::{self, Links};
-
-/// No more than this is read of a file.
-const MOST_BYTES: u64 = 64 << 20;
 /// No more lines than this are looked at.
-const MOST_LINES: usize = 2_000_000;
+pub(super) const MOST_LINES: usize = 2_000_000;
 
 /// Generated functions by address; they don't overlap.
 #[derive(Debug, Default)]
@@ -48,6 +40,20 @@ impl PerfMap {
         self.by_start.is_empty()
     }
 
+    /// Adds the lines of a text, no more than so many; gives how many there were, and the bytes in
+    /// them.
+    pub(super) fn add(&mut self, text: &[u8], most_lines: usize) -> (usize, usize) {
+        let (mut lines, mut bytes) = (0, 0);
+        for line in text.split_inclusive(|&byte| byte == b'\n').take(most_lines) {
+            let Some(content) = line.strip_suffix(b"\n") else { break };
+            if let Some((start, end, name)) = parse_line(&String::from_utf8_lossy(content)) {
+                self.insert(start, end, name);
+            }
+            (lines, bytes) = (lines + 1, bytes + line.len());
+        }
+        (lines, bytes)
+    }
+
     /// Later lines win: a runtime puts new code where old code was.
     fn insert(&mut self, start: u64, end: u64, name: &str) {
         let from = self.names.len();
@@ -73,12 +79,7 @@ impl PerfMap {
 /// without an end: the runtime is in the middle of writing it.
 pub fn parse(text: &[u8]) -> PerfMap {
     let mut map = PerfMap::default();
-    for line in text.split_inclusive(|&byte| byte == b'\n').take(MOST_LINES) {
-        let Some(line) = line.strip_suffix(b"\n") else { continue };
-        if let Some((start, end, name)) = parse_line(&String::from_utf8_lossy(line)) {
-            map.insert(start, end, name);
-        }
-    }
+    map.add(text, MOST_LINES);
     map
 }
 
@@ -93,61 +94,6 @@ fn parse_line(line: &str) -> Option<(u64, u64, &str)> {
 
 fn hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
-}
-
-/// A perf map as it was when it was last read.
-#[derive(Debug)]
-pub(super) struct PerfMapFile {
-    version: Version,
-    /// What is in it.
-    pub(super) map: PerfMap,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Version {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Version {
-    fn of(found: &Metadata) -> Self {
-        Self {
-            inode: found.ino(),
-            size: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        }
-    }
-}
-
-/// Reads a perf map, unless it still is as it was `before`: then `None`.
-///
-/// # Errors
-///
-/// Those of opening and reading it. `PermissionDenied` if its owner is neither `uid` nor root.
-pub(super) fn read(
-    path: &Path,
-    uid: u32,
-    before: Option<&PerfMapFile>,
-) -> io::Result<Option<PerfMapFile>> {
-    let file = regular_file::open(path, Links::Refuse)?;
-    let found = file.metadata()?;
-    if found.uid() != uid && found.uid() != 0 {
-        let why = format!("it belongs to uid {}, not to the target's {uid}", found.uid());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
-    let version = Version::of(&found);
-    if before.is_some_and(|before| before.version == version) {
-        return Ok(None);
-    }
-    let map = parse(&read_at_most(&file, found.len().min(MOST_BYTES))?);
-    Ok(Some(PerfMapFile { version, map }))
-}
-
-fn read_at_most(file: &File, size: u64) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    file.take(size).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -227,26 +173,6 @@ mod tests {
             &[(0x8, Some("c")), (0x27, Some("c")), (0x28, Some("b"))],
         );
         check(b"10 10 old\n10 10 new\n", &[(0x10, Some("new")), (0x20, None)]);
-    }
-
-    #[test]
-    fn a_perf_map_of_another_user_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("perf-1.map");
-        std::fs::write(&path, "10 10 a\n").unwrap();
-        let owner = std::fs::metadata(&path).unwrap().uid();
-        let first = read(&path, owner, None).unwrap().unwrap();
-        assert_eq!(first.map.name_at(0x10), Some("a"));
-        assert!(read(&path, owner, Some(&first)).unwrap().is_none(), "it did not change");
-        std::fs::write(&path, "10 10 a\n20 10 b\n").unwrap();
-        let second = read(&path, owner, Some(&first)).unwrap().unwrap();
-        assert_eq!(second.map.name_at(0x20), Some("b"));
-        if std::os::unix::fs::chown(&path, Some(12_345), None).is_ok() {
-            let refused = read(&path, 54_321, None).unwrap_err();
-            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
-        } else {
-            assert_ne!(owner, 0, "root may give files away");
-        }
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use super::memory;
 use super::module::Module;
-use super::perf_map::{self, PerfMapFile};
+use super::perf_map_file::PerfMapFile;
 use super::protocol::{Answer, Request, Symbol};
 use crate::model::printable;
 
@@ -107,19 +107,17 @@ impl Engine {
         uid: u32,
         addresses: &[u64],
     ) -> Result<Answer, String> {
-        match perf_map::read(Path::new(path), uid, self.perf_maps.get(path)) {
-            Ok(Some(read)) => {
-                self.perf_maps.insert(path.to_owned(), read);
-            }
-            Ok(None) => {}
-            // The target may be gone: what it said before still holds.
-            Err(_) if self.perf_maps.contains_key(path) => {}
-            Err(error) => return Err(error.to_string()),
+        let known = self.perf_maps.entry(path.to_owned()).or_default();
+        // The target may be gone: what it said before still holds.
+        if let Err(error) = known.update(Path::new(path), uid)
+            && !known.is_known()
+        {
+            return Err(error.to_string());
         }
-        let map = self.perf_maps.get(path).map(|file| &file.map);
         let symbol = |name| Symbol { function: printable(name), ..Symbol::default() };
-        let name = |&address: &u64| map?.name_at(address);
+        let name = |&address: &u64| known.map.name_at(address);
         let symbols = addresses.iter().map(|a| name(a).map(symbol).into_iter().collect());
-        Ok(Answer { symbols: symbols.collect(), ..Answer::default() })
+        let notes = known.note().into_iter().collect();
+        Ok(Answer { symbols: symbols.collect(), notes, ..Answer::default() })
     }
 }
