@@ -126,19 +126,24 @@ impl Symbolizer {
         places: &[Option<Located<'_>>],
         until: Instant,
     ) -> HashMap<Addr, String> {
+        // What lies nowhere may lie in a mapping that came after the last look at a process that is
+        // gone; or it is an address of a broken stack, of which nothing is said.
         let with_place = addresses.iter().zip(places);
-        let generated = with_place.filter(|(_, p)| p.as_ref().is_some_and(may_be_generated));
-        let generated: BTreeSet<Addr> = generated.map(|(&address, _)| address).collect();
-        let generated: Vec<Addr> = generated.into_iter().collect();
+        let possible = with_place.filter(|(_, p)| p.as_ref().is_none_or(may_be_generated));
+        let possible: BTreeMap<Addr, bool> = possible.map(|(&a, p)| (a, p.is_some())).collect();
+        let is_certain = possible.values().any(|&is_certain| is_certain);
+        let generated: Vec<Addr> = possible.into_keys().collect();
         let mut names = HashMap::new();
         if generated.is_empty() {
             return names;
         }
         let Some(place) = self.perf_maps.of(image.pid) else {
-            self.asker.warn(format!(
-                "process {} had ended before the names of its generated code were looked for",
-                image.pid
-            ));
+            if is_certain {
+                self.asker.warn(format!(
+                    "process {} had ended before the names of its generated code were looked for",
+                    image.pid
+                ));
+            }
             return names;
         };
         for part in generated.chunks(MOST_PLACES) {
@@ -149,7 +154,7 @@ impl Symbolizer {
             };
             let what = format!("names of generated code of process {}", image.pid);
             let Ok(answer) = self.asker.ask(&request, &what, "names", until) else { return names };
-            if let Some(error) = answer.error {
+            if let Some(error) = answer.error.filter(|_| is_certain) {
                 self.asker.warn(format!(
                     "{what} could not be read from its {}: {}; runtimes write that file on \
                      request, Node.js with --perf-basic-prof",
