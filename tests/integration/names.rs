@@ -170,13 +170,14 @@ fn only_child(pid: u32) -> u32 {
 }
 
 /// Node.js in a container, whose perf map is that of process 1 in a `/tmp` of its own. V8's names
-/// have a kind before them, which is another in each version.
+/// have a kind before them, which is another in each version. It leaves a log where it runs.
 #[test]
 fn javascript_is_named_by_the_perf_map_of_a_container() {
     need_root();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/node_leak.js");
     let in_container = "exec 3<$0
          mount -t tmpfs none /tmp
+         cd /tmp
          cat <&3 >/tmp/shop.js
          exec 3<&-
          exec node --perf-basic-prof --interpreted-frames-native-stack /tmp/shop.js";
