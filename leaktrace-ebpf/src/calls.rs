@@ -39,8 +39,11 @@ pub struct OpenCall {
     pub function: u32,
     /// [`REALLOCATES`], [`HAS_OLD`], [`INTERRUPTED`].
     pub flags: u32,
+    /// Where it returns to, 0 if not known. A return probe puts another address in its place on the
+    /// stack.
+    pub return_address: u64,
 }
-const _: () = assert!(size_of::<OpenCall>() == 64);
+const _: () = assert!(size_of::<OpenCall>() == 72);
 
 /// The open calls of one thread, outermost first.
 #[repr(C)]
@@ -50,7 +53,7 @@ pub struct OpenCalls {
     depth: u32,
     reserved: u32,
 }
-const _: () = assert!(size_of::<OpenCalls>() == 64 * MAX_OPEN_CALLS + 8);
+const _: () = assert!(size_of::<OpenCalls>() == 72 * MAX_OPEN_CALLS + 8);
 
 /// How a call that is being entered relates to the open ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +105,24 @@ impl OpenCalls {
     #[inline(always)]
     pub const fn pop(&mut self) {
         self.depth = self.depth.saturating_sub(1);
+    }
+
+    /// Where the open call returns to whose return address lies at `place` on the stack, or 0.
+    #[inline(always)]
+    pub fn return_address_at(&self, place: u64) -> u64 {
+        let mut index = 0;
+        while index < MAX_OPEN_CALLS {
+            if index as u32 >= self.depth {
+                return 0;
+            }
+            #[expect(clippy::indexing_slicing, reason = "the loop stays inside the array")]
+            let call = &self.calls[index];
+            if call.sp == place {
+                return call.return_address;
+            }
+            index += 1;
+        }
+        0
     }
 
     /// How a call entered at `sp` relates to what is open (after the dead ones were popped).
@@ -263,6 +284,16 @@ mod tests {
         assert!(enter(&mut open, MALLOC, 1000, false));
         assert!(enter(&mut open, MALLOC | 1 << 16, 900, true), "another address space");
         assert_eq!(open.depth(), 1);
+    }
+
+    #[test]
+    fn the_return_address_of_an_open_call_is_known() {
+        let mut open = OpenCalls::default();
+        assert!(enter(&mut open, MALLOC, 1000, false));
+        open.top().return_address = 77;
+        assert_eq!((open.return_address_at(1000), open.return_address_at(1008)), (77, 0));
+        open.pop();
+        assert_eq!(open.return_address_at(1000), 0);
     }
 
     #[test]

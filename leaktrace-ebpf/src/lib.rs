@@ -6,7 +6,10 @@
 //! touches a BPF map, a helper or a register: those are in the `leaktrace-ebpf` binary.
 
 #![cfg_attr(target_arch = "bpf", no_std)]
-#![cfg_attr(test, expect(clippy::indexing_slicing, reason = "tests panic to fail"))]
+#![cfg_attr(
+    test,
+    expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests panic to fail")
+)]
 
 pub mod calls;
 pub mod cookie;

@@ -72,6 +72,18 @@ pub struct Target {
 }
 const _: () = assert!(size_of::<Target>() == 16 + 16 * MAX_ALLOCATOR_RANGES);
 
+/// How the stacks of a target are unwound: a value of the map `MAPPINGS`, by slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mappings {
+    /// The chunk of unwind tables that holds its mappings (see [`crate::unwind`]), counted from 1;
+    /// 0: none does yet.
+    pub chunk_from_1: u32,
+    /// Changes whenever they do: what was remembered of them is void.
+    pub generation: u32,
+}
+const _: () = assert!(size_of::<Mappings>() == 8);
+
 /// Events of this target are ignored: tracing has not begun, or is over.
 pub const TARGET_CLOSED: u32 = 0;
 /// Events of this target count.
@@ -95,12 +107,22 @@ pub const RECORD_STACK: u32 = 1;
 /// See [`RECORD_STACK`].
 pub const RECORD_EXEC: u32 = 2;
 
-/// Why a stack ends where it ends.
+/// See [`RECORD_STACK`].
+pub const RECORD_LIBRARIES: u32 = 3;
+
+/// Why a stack ends where it ends: its last frame is the thread's first.
 pub const ENDING_COMPLETE: u32 = 0;
 /// The stack has more frames than are kept.
 pub const ENDING_DEPTH: u32 = 1;
-/// The chain of frame pointers broke off.
-pub const ENDING_BROKEN: u32 = 2;
+/// The last frame's caller could not be found: no unwind data covers its code and it keeps no
+/// frame pointer, or the data led nowhere.
+pub const ENDING_LOST: u32 = 2;
+/// The last frame lies in code that leaktrace doesn't know: mapped since, or none at all.
+pub const ENDING_UNMAPPED: u32 = 3;
+
+/// Set in a frame's address when the frame was interrupted by a signal: the address is the next
+/// instruction to run, not one behind a call.
+pub const FRAME_INTERRUPTED: u64 = 1 << 63;
 
 /// The frames of a stack, sent once for each stack; only `frame_count` frames are sent.
 #[repr(C)]
@@ -120,7 +142,7 @@ pub struct StackRecord {
     pub ending: u32,
     /// Zero.
     pub reserved: u32,
-    /// Return addresses, leaf first.
+    /// Return addresses, leaf first; see [`FRAME_INTERRUPTED`].
     pub frames: [u64; MAX_FRAMES],
 }
 /// Bytes of a [`StackRecord`] before its frames.
@@ -141,6 +163,17 @@ pub struct ExecRecord {
     pub held: u32,
 }
 const _: () = assert!(size_of::<ExecRecord>() == 16);
+
+/// The dynamic loader of a target says that its list of libraries changes, or has changed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LibrariesRecord {
+    /// [`RECORD_LIBRARIES`].
+    pub kind: u32,
+    /// The slot of the target.
+    pub slot: u32,
+}
+const _: () = assert!(size_of::<LibrariesRecord>() == 8);
 
 /// What the kernel half counts: indices into the per-CPU map `COUNTERS`.
 #[repr(u32)]

@@ -4,24 +4,32 @@
 //! pages of 8 KiB; each page has its rows, by address, and a row holds until the next one. So a
 //! row fits into eight bytes, and a search never leaves its page.
 //!
-//! Everything lies in chunks of 64 KiB, the inner maps of one array of maps, so that tables can be
-//! added under way: a chunk holds rows, or a directory (where the rows of each page are), or the
-//! mappings of one address space.
+//! Everything lies in one long array of words, whose chunks of 64 KiB are the inner maps of an
+//! array of maps, so that tables can be added under way: rows; directories, which say where the
+//! rows of each page are; and for each address space a chunk with its mappings.
 
 /// Code is cut into pages of `1 << PAGE_BITS` bytes.
 pub const PAGE_BITS: u32 = 13;
 /// The mask of an offset in a page.
 pub const PAGE_MASK: u64 = (1 << PAGE_BITS) - 1;
-/// The words of a chunk. The rows of one page, one for each byte at most, always fit.
+/// The words of a chunk. The rows of one page always fit: there is one for each byte at most.
 pub const CHUNK_WORDS: usize = 8192;
 const _: () = assert!(CHUNK_WORDS == 1 << PAGE_BITS);
+
+/// The most chunks of all tables together: 512 MiB.
+pub const MAX_CHUNKS: u32 = 1 << 13;
 
 const RULE_BITS: u32 = 64 - PAGE_BITS;
 const RULE_MASK: u64 = (1 << RULE_BITS) - 1;
 const KIND_BITS: u32 = 4;
-const CFA_BITS: u32 = 24;
-const FP_BITS: u32 = 23;
-const _: () = assert!(KIND_BITS + CFA_BITS + FP_BITS == RULE_BITS);
+const CFA_BITS: u32 = 20;
+const FP_BITS: u32 = 14;
+const THIRD_BITS: u32 = 13;
+const FP_SHIFT: u32 = KIND_BITS + CFA_BITS;
+const THIRD_SHIFT: u32 = FP_SHIFT + FP_BITS;
+const _: () = assert!(THIRD_SHIFT + THIRD_BITS == RULE_BITS);
+/// Offsets count words of this many bytes.
+const WORD: i64 = 8;
 
 /// How the caller of a frame is found. CFA ("canonical frame address") is DWARF's word for the
 /// value that the stack pointer has in the caller, right after the return.
@@ -34,13 +42,13 @@ pub enum Kind {
     Sp = 1,
     /// CFA = frame pointer + offset.
     Fp = 2,
-    /// CFA = the word at frame pointer + offset, and the caller's frame pointer is the word at
-    /// frame pointer + its offset: a function that realigned its stack.
+    /// CFA = the word at frame pointer + offset, plus an addend, and the caller's frame pointer is
+    /// the word at frame pointer + its offset: a function that realigned its stack.
     FpDeref = 3,
-    /// CFA = the word at stack pointer + offset.
+    /// CFA = the word at stack pointer + offset, plus an addend.
     SpDeref = 4,
-    /// CFA = stack pointer + 8, or + 16 from byte "offset" of a 16-byte entry on: a stub of the
-    /// procedure linkage table.
+    /// CFA = stack pointer + 8, or + 16 from byte "offset / 8" of a 16-byte entry on: a stub of
+    /// the procedure linkage table.
     Plt = 5,
     /// The frame of a signal: the kernel saved all registers at the stack pointer.
     Signal = 6,
@@ -48,6 +56,11 @@ pub enum Kind {
     End = 7,
     /// The unwind data says something that is not expressed here.
     Unsupported = 8,
+    /// CFA = register rbx + offset: the dynamic loader's trampolines.
+    Bx = 9,
+    /// As [`Kind::Uncovered`], in a file without any unwind data: a frame pointer of 0 may be any
+    /// number.
+    Silent = 10,
 }
 
 /// A [`Kind`] and its offsets, packed.
@@ -63,14 +76,23 @@ impl Rule {
 
     /// A rule with `cfa` bytes from the register to the CFA, and the caller's frame pointer saved
     /// at CFA + `fp` (for [`Kind::FpDeref`] at frame pointer + `fp`); `fp` 0 when it still is in
-    /// its register. `None` when an offset is too large to be true (8 MiB, 4 MiB).
+    /// its register. `None` when an offset is no number of words, or too large to be true (4 MiB,
+    /// 64 KiB).
     pub const fn new(kind: Kind, cfa: i64, fp: i64) -> Option<Self> {
-        if sign_extend(cfa as u64, CFA_BITS) != cfa || sign_extend(fp as u64, FP_BITS) != fp {
-            return None;
+        match (pack(cfa, CFA_BITS), pack(fp, FP_BITS)) {
+            (Some(cfa), Some(fp)) => Some(Self(kind as u64 | cfa << KIND_BITS | fp << FP_SHIFT)),
+            _ => None,
         }
-        let cfa = cfa as u64 & ((1 << CFA_BITS) - 1);
-        let fp = fp as u64 & ((1 << FP_BITS) - 1);
-        Some(Self(kind as u64 | cfa << KIND_BITS | fp << (KIND_BITS + CFA_BITS)))
+    }
+
+    /// The same with a third offset: of the CFA where the caller's rbx is saved, 0 when it is still
+    /// in its register; for [`Kind::FpDeref`] and [`Kind::SpDeref`] the addend. `None` when it does
+    /// not fit (32 KiB).
+    pub const fn with_third(self, third: i64) -> Option<Self> {
+        match pack(third, THIRD_BITS) {
+            Some(third) => Some(Self(self.0 & !(u64::MAX << THIRD_SHIFT) | third << THIRD_SHIFT)),
+            None => None,
+        }
     }
 
     /// The [`Kind`], as a number.
@@ -82,14 +104,29 @@ impl Rule {
     /// The offset of the CFA, in bytes.
     #[inline(always)]
     pub const fn cfa(self) -> i64 {
-        sign_extend(self.0 >> KIND_BITS, CFA_BITS)
+        sign_extend(self.0 >> KIND_BITS, CFA_BITS) * WORD
     }
 
     /// The offset of the caller's frame pointer, in bytes; 0 when it is still in its register.
     #[inline(always)]
     pub const fn fp(self) -> i64 {
-        sign_extend(self.0 >> (KIND_BITS + CFA_BITS), FP_BITS)
+        sign_extend(self.0 >> FP_SHIFT, FP_BITS) * WORD
     }
+
+    /// See [`Rule::with_third`].
+    #[inline(always)]
+    pub const fn third(self) -> i64 {
+        sign_extend(self.0 >> THIRD_SHIFT, THIRD_BITS) * WORD
+    }
+}
+
+/// `bytes` in words, in so many bits.
+const fn pack(bytes: i64, bits: u32) -> Option<u64> {
+    let words = bytes / WORD;
+    if bytes % WORD != 0 || sign_extend(words as u64, bits) != words {
+        return None;
+    }
+    Some(words as u64 & ((1 << bits) - 1))
 }
 
 #[inline(always)]
@@ -122,72 +159,51 @@ impl Row {
     }
 }
 
-/// Where the rows of a page are: an entry of a directory. A page without rows is 0.
+/// Consecutive words: the rows of a page, all in one chunk (what a directory holds); or the words
+/// of a directory, one for each page (what a mapping holds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct PageRows(pub u64);
+pub struct Words(pub u64);
 
-impl PageRows {
-    /// Words `first..first + count` of the chunk in slot `chunk`.
-    pub const fn new(chunk: u32, first: u16, count: u16) -> Self {
-        Self(chunk as u64 | (first as u64) << 32 | (count as u64) << 48)
+impl Words {
+    /// None at all: a page without rows, code without a table.
+    pub const NONE: Self = Self(0);
+
+    /// `count` words from word `first` of all tables.
+    pub const fn new(first: u32, count: u32) -> Self {
+        Self(first as u64 | (count as u64) << 32)
     }
 
-    /// The chunk's slot.
-    #[inline(always)]
-    pub const fn chunk(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// The first row's word.
+    /// The first word.
     #[inline(always)]
     pub const fn first(self) -> u64 {
-        self.0 >> 32 & 0xffff
+        self.0 & 0xffff_ffff
     }
 
-    /// How many rows.
+    /// How many.
     #[inline(always)]
     pub const fn count(self) -> u64 {
-        self.0 >> 48
+        self.0 >> 32
     }
 }
 
+/// The chunk that a word lies in.
+#[inline(always)]
+pub const fn chunk_of(word: u64) -> u32 {
+    (word >> PAGE_BITS) as u32
+}
+
 /// The words of a mapping in its chunk: where it starts, where it ends, the address of page 0 of
-/// its table, and its [`Directory`].
+/// its table, and the [`Words`] of its directory.
 pub const MAPPING_WORDS: usize = 4;
+/// In the place of a mapping's page 0, where it has no table: it is a file's, which says nothing
+/// of its frames, rather than generated code, which keeps frame pointers.
+pub const SILENT_FILE: u64 = 1;
 /// The most mappings of one address space: what fits into a chunk, by address.
 pub const MAX_MAPPINGS: usize = CHUNK_WORDS / MAPPING_WORDS;
 /// The start of a mapping that is none: the largest address, signed, so that all others compare
 /// as smaller by subtraction.
 pub const NO_MAPPING: u64 = i64::MAX as u64;
-
-/// Where the directory of a table is: consecutive chunks, one word a page. A mapping without a
-/// table has no pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Directory(pub u64);
-
-impl Directory {
-    /// Of code without a table.
-    pub const NONE: Self = Self(0);
-
-    /// `pages` words, from the start of the chunk in slot `chunk`.
-    pub const fn new(chunk: u32, pages: u32) -> Self {
-        Self(chunk as u64 | (pages as u64) << 32)
-    }
-
-    /// The first chunk's slot.
-    #[inline(always)]
-    pub const fn chunk(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// How many pages.
-    #[inline(always)]
-    pub const fn pages(self) -> u64 {
-        self.0 >> 32
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -198,13 +214,18 @@ mod tests {
     proptest! {
         #[test]
         fn what_goes_into_a_row_comes_out_again(
-            address: u64, cfa in -(1i64 << 23)..1 << 23, fp in -(1i64 << 22)..1 << 22,
+            address: u64,
+            cfa in -(1i64 << 19)..1 << 19,
+            fp in -(1i64 << 13)..1 << 13,
+            third in -(1i64 << 12)..1 << 12,
         ) {
-            let rule = Rule::new(Kind::FpDeref, cfa, fp).unwrap();
+            let [cfa, fp, third] = [cfa, fp, third].map(|words| words * WORD);
+            let rule = Rule::new(Kind::FpDeref, cfa, fp).unwrap().with_third(third).unwrap();
             let row = Row::new(address, rule);
             prop_assert_eq!(row.offset(), address & PAGE_MASK);
             prop_assert_eq!(row.rule(), rule);
             prop_assert_eq!((rule.kind(), rule.cfa(), rule.fp()), (3, cfa, fp));
+            prop_assert_eq!(rule.third(), third);
         }
 
         #[test]
@@ -216,8 +237,11 @@ mod tests {
 
     #[test]
     fn an_offset_that_does_not_fit_makes_no_rule() {
-        assert_eq!(Rule::new(Kind::Sp, 1 << 23, 0), None);
-        assert_eq!(Rule::new(Kind::Sp, 16, -(1 << 22) - 1), None);
-        assert!(Rule::new(Kind::Sp, -(1 << 23), (1 << 22) - 1).is_some());
+        assert_eq!(Rule::new(Kind::Sp, 4 << 20, 0), None);
+        assert_eq!(Rule::new(Kind::Sp, 12, 0), None);
+        assert_eq!(Rule::new(Kind::Sp, 16, -(64 << 10) - 8), None);
+        let rule = Rule::new(Kind::Sp, -(4 << 20), (64 << 10) - 8).unwrap();
+        assert_eq!(rule.with_third(32 << 10), None);
+        assert!(rule.with_third(-(32 << 10)).is_some());
     }
 }

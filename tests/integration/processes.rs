@@ -127,6 +127,11 @@ impl Truth {
         Self(pairs.map(|(key, value)| (key.to_owned(), value.parse().unwrap())).collect())
     }
 
+    /// Everything it says.
+    pub(crate) fn all(&self) -> &BTreeMap<String, u64> {
+        &self.0
+    }
+
     /// The value of `key`.
     pub(crate) fn get(&self, key: &str) -> u64 {
         *self.0.get(key).unwrap_or_else(|| panic!("the program does not say {key}: {:?}", self.0))
@@ -168,7 +173,12 @@ impl Target {
 
     /// Lets it go on.
     pub(crate) fn go(&mut self) {
-        self.stdin.write_all(b"go\n").expect("the target reads its input");
+        self.tell("go\n");
+    }
+
+    /// Writes `text` to its standard input.
+    pub(crate) fn tell(&mut self, text: &str) {
+        self.stdin.write_all(text.as_bytes()).expect("the target reads its input");
     }
 
     /// Waits until its work is done.

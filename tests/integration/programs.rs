@@ -1,5 +1,6 @@
 //! The programs under test: built when a test first asks, from the sources in `programs/`, with
-//! frame pointers and debug information; and the command itself.
+//! debug information and, where a test does not ask for other flags, without frame pointers; and
+//! the command itself.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -10,12 +11,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
-/// What every C and C++ program is built with: each function keeps its frame and its name, and no
-/// allocation is optimised away.
+/// What every C and C++ program is built with: each function keeps its name, none a frame pointer,
+/// and no allocation is optimised away.
 const C_FLAGS: [&str; 8] = [
     "-O1",
     "-g",
-    "-fno-omit-frame-pointer",
+    "-fomit-frame-pointer",
     "-fno-optimize-sibling-calls",
     "-fno-builtin",
     "-fcf-protection=none",
@@ -24,7 +25,7 @@ const C_FLAGS: [&str; 8] = [
 ];
 
 const RUST_FLAGS: [&str; 5] =
-    ["-g", "-Copt-level=1", "-Cforce-frame-pointers=yes", "--edition", "2024"];
+    ["-g", "-Copt-level=1", "-Cforce-frame-pointers=no", "--edition", "2024"];
 
 /// The program built from `source`, a file name in `programs/`.
 pub(crate) fn program(source: &str) -> PathBuf {
@@ -53,42 +54,79 @@ fn shared_library(name: &str) -> PathBuf {
     built(source, &format!("{name}.so"), &flags)
 }
 
+/// How a program is built, in all that matters to its code.
+#[derive(Clone, Copy)]
+pub(crate) struct Recipe {
+    /// Of the program; no two recipes have the same.
+    pub(crate) name: &'static str,
+    pub(crate) compiler: &'static str,
+    pub(crate) flags: &'static [&'static str],
+    /// File names in `programs/`.
+    pub(crate) sources: &'static [&'static str],
+}
+
+impl Recipe {
+    /// The program.
+    pub(crate) fn made(&self) -> PathBuf {
+        self.made_with(&[])
+    }
+
+    /// The same with flags that are only known by asking.
+    pub(crate) fn made_with(&self, flags: &[&str]) -> PathBuf {
+        made_once(self.name, || {
+            let mut compiler = Command::new(self.compiler);
+            compiler
+                .args(self.flags)
+                .args(flags)
+                .args(self.sources.iter().map(|name| source(name)));
+            compile(compiler, self.name)
+        })
+    }
+}
+
+/// A file in `programs/`.
+pub(crate) fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(name)
+}
+
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs")
 }
 
-fn built(source: &str, name: &str, flags: &[String]) -> PathBuf {
-    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
-    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(program) = built.get(name) {
+fn built(file: &str, name: &str, flags: &[String]) -> PathBuf {
+    made_once(name, || {
+        let (program, common): (_, &[&str]) = match file.rsplit_once('.') {
+            Some((_, "rs")) => (env::var("RUSTC").unwrap_or("rustc".into()), &RUST_FLAGS),
+            Some((_, "cc")) => ("g++".into(), &C_FLAGS),
+            _ => ("gcc".into(), &C_FLAGS),
+        };
+        let mut compiler = Command::new(program);
+        compiler.args(common).arg(source(file)).args(flags);
+        compile(compiler, name)
+    })
+}
+
+fn made_once(name: &str, make: impl FnOnce() -> Result<PathBuf>) -> PathBuf {
+    static MADE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = made.get(name) {
         return program.clone();
     }
-    let program = compile(source, name, flags).unwrap_or_else(|error| panic!("{error:#}"));
-    built.insert(name.to_owned(), program.clone());
+    let program = make().unwrap_or_else(|error| panic!("{error:#}"));
+    made.insert(name.to_owned(), program.clone());
     program
 }
 
 /// Compiles beside the final place and moves there: a program of an earlier run may still execute.
-fn compile(source: &str, name: &str, flags: &[String]) -> Result<PathBuf> {
+fn compile(mut compiler: Command, name: &str) -> Result<PathBuf> {
     fs::create_dir_all(directory())?;
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(source);
     let program = directory().join(name);
     let fresh = directory().join(format!("{name}.{}", std::process::id()));
-    let (compiler, common): (_, &[&str]) = match source.rsplit_once('.') {
-        Some((_, "rs")) => (env::var("RUSTC").unwrap_or("rustc".into()), &RUST_FLAGS),
-        Some((_, "cc")) => ("g++".into(), &C_FLAGS),
-        _ => ("gcc".into(), &C_FLAGS),
-    };
-    let output = Command::new(&compiler)
-        .args(common)
-        .arg(&path)
-        .args(flags)
-        .arg("-o")
-        .arg(&fresh)
-        .output()
-        .with_context(|| format!("{compiler} (Debian: apt-get install g++): cannot be started"))?;
+    let output = compiler.arg("-o").arg(&fresh).output().with_context(|| {
+        format!("{compiler:?} (Debian: apt-get install g++ musl-tools): cannot be started")
+    })?;
     let says = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{compiler} {}: {}\n{says}", path.display(), output.status);
+    ensure!(output.status.success(), "{compiler:?}: {}\n{says}", output.status);
     fs::rename(&fresh, &program)?;
     Ok(program)
 }

@@ -63,12 +63,18 @@ impl Trace {
 
     /// The same for several targets.
     pub(crate) fn attach_all(targets: &[&Target], options: &[&str]) -> Self {
-        let pids: Vec<String> = targets.iter().map(|target| target.pid().to_string()).collect();
-        let pids = pids.join(",");
-        let mut args = vec!["attach", "-p", &pids, "-o", "report.json", "--top", "1000"];
+        let pids: Vec<u32> = targets.iter().map(|target| target.pid()).collect();
+        Self::attach_pids(&pids, options)
+    }
+
+    /// The same for processes of any kind.
+    pub(crate) fn attach_pids(pids: &[u32], options: &[&str]) -> Self {
+        let all: Vec<String> = pids.iter().map(u32::to_string).collect();
+        let all = all.join(",");
+        let mut args = vec!["attach", "-p", &all, "-o", "report.json", "--top", "1000"];
         args.extend(options);
         let mut trace = Self::start(&args);
-        for _ in targets {
+        for _ in pids {
             trace.wait_for_tracing();
         }
         trace

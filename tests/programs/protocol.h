@@ -24,7 +24,7 @@
 /* One line to standard output. */
 __attribute__((unused, format(printf, 1, 2))) static void say(const char *format, ...)
 {
-    char line[512];
+    char line[2048];
     va_list args;
     va_start(args, format);
     int length = vsnprintf(line, sizeof line - 1, format, args);

@@ -94,14 +94,20 @@ fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
     strip(&bytes)
 }
 
-/// Removes what only a debugger reads; `.BTF` and `.symtab`, which the loader reads, stay.
+/// Removes what only a debugger reads; `.BTF`, `.symtab` and what of `.BTF.ext` the loader reads
+/// stay.
 fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(object).context("the BPF object is no ELF file")?;
     for section in builder.sections.iter_mut() {
         let name = section.name.to_string();
         let debug = name.trim_start_matches(".rel").starts_with(".debug_");
-        if debug || name == ".rel.BTF" || name.ends_with(".BTF.ext") {
+        if debug || name == ".rel.BTF" || name == ".rel.BTF.ext" {
             section.delete = true;
+        }
+        if name == ".BTF.ext"
+            && let SectionData::Data(data) = &mut section.data
+        {
+            *data = without_line_info(data)?.into();
         }
     }
     builder.delete_orphans();
@@ -113,6 +119,31 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut stripped = Vec::new();
     builder.write(&mut stripped).context("cannot write the stripped BPF object")?;
     Ok(stripped)
+}
+
+/// `.BTF.ext` without the lines of source: what is left says which function is global and which a
+/// callback, which the verifier asks for (`struct btf_ext_header` in libbpf's `btf.h`).
+fn without_line_info(btf_ext: &[u8]) -> Result<Vec<u8>> {
+    const HEADER_LEN: usize = 4;
+    const FUNC_INFO: usize = 8;
+    const LINE_INFO: usize = 16;
+    const REST: usize = 24;
+    let word = |at: usize| -> Result<usize> {
+        let bytes = btf_ext.get(at..).and_then(|b| b.first_chunk()).context("a short .BTF.ext")?;
+        Ok(u32::from_le_bytes(*bytes) as usize)
+    };
+    let (header, offset, length) = (word(HEADER_LEN)?, word(FUNC_INFO)?, word(FUNC_INFO + 4)?);
+    let start = header + offset;
+    let functions = btf_ext.get(start..start + length).context("a .BTF.ext that is cut short")?;
+    let mut kept = btf_ext.get(..header).context("a short .BTF.ext")?.to_vec();
+    kept.get_mut(FUNC_INFO..FUNC_INFO + 4).context("a short .BTF.ext")?.fill(0);
+    for at in (LINE_INFO..header.max(REST)).step_by(8) {
+        // Nothing of this kind, behind the functions.
+        let pair = kept.get_mut(at..at + 8).context("a short .BTF.ext")?;
+        pair.copy_from_slice(&(length as u64).to_le_bytes());
+    }
+    kept.extend(functions);
+    Ok(kept)
 }
 
 fn lock(root: &Path, object: &[u8], toolchain: &Toolchain) -> Result<String> {

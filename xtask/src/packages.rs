@@ -1,10 +1,12 @@
-//! What the chores need from Debian: installed here, and said so.
+//! What the chores need from Debian: installed or unpacked here, and said so.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::{output, run};
+use crate::workspace::{output, root, run};
 
 /// Installs those of `packages` that are missing. `what_for` is what the user is told.
 pub(crate) fn ensure(packages: &[&str], what_for: &str) -> Result<()> {
@@ -13,15 +15,45 @@ pub(crate) fn ensure(packages: &[&str], what_for: &str) -> Result<()> {
         return Ok(());
     }
     eprintln!("xtask: installing {} ({what_for})", missing.join(" "));
-    if install(&missing).is_err() {
-        // The list of packages may be older than the packages.
-        run(Command::new("apt-get").args(["update", "-q"]))
-            .context("cannot update the list of packages (are you root, on a Debian?)")?;
-        install(&missing).with_context(|| {
-            format!("cannot install {}; install them yourself", missing.join(" "))
-        })?;
+    with_fresh_list(|| install(&missing))
+        .with_context(|| format!("cannot install {}; install them yourself", missing.join(" ")))
+}
+
+/// A folder with the files of `package`, which is not installed: nothing of it is set up or started.
+pub(crate) fn unpacked(package: &str, what_for: &str) -> Result<PathBuf> {
+    let folder = root().join("target/packages").join(package);
+    if folder.is_dir() {
+        return Ok(folder);
     }
-    Ok(())
+    eprintln!("xtask: unpacking {package} into {} ({what_for})", folder.display());
+    // Under its name only when it is whole.
+    let begun = folder.with_extension("begun");
+    if begun.exists() {
+        fs::remove_dir_all(&begun)?;
+    }
+    fs::create_dir_all(&begun)?;
+    with_fresh_list(|| {
+        run(Command::new("apt-get").current_dir(&begun).args(["download", package]))
+    })
+    .with_context(|| format!("cannot download {package}; install it yourself"))?;
+    let archives =
+        fs::read_dir(&begun)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+    for archive in archives {
+        run(Command::new("dpkg").arg("-x").arg(&archive).arg(&begun))?;
+        fs::remove_file(&archive)?;
+    }
+    fs::rename(&begun, &folder)?;
+    Ok(folder)
+}
+
+/// Tries again if it fails: the list of packages may be older than the packages.
+fn with_fresh_list(attempt: impl Fn() -> Result<()>) -> Result<()> {
+    if attempt().is_ok() {
+        return Ok(());
+    }
+    run(Command::new("apt-get").args(["update", "-q"]))
+        .context("cannot update the list of packages (are you root, on a Debian?)")?;
+    attempt()
 }
 
 fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {

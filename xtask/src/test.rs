@@ -14,13 +14,18 @@ use crate::workspace::{root, run};
 use crate::{ebpf, packages, tidy};
 
 /// What a test starts or compiles against, and the Debian package that has it.
-const NEEDS: [(&str, &str); 13] = [
+const NEEDS: [(&str, &str); 18] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("/usr/include/stdio.h", "libc6-dev"),
     ("objcopy", "binutils"),
     ("strip", "binutils"),
     ("bpftool", "bpftool"),
+    ("gdb", "gdb"),
+    ("musl-gcc", "musl-tools"),
+    ("/usr/bin/python3-config", "python3-dev"),
+    ("redis-check-rdb", "redis-tools"),
+    ("sqlite3", "sqlite3"),
     ("setpriv", "util-linux"),
     ("mkfifo", "coreutils"),
     ("nm", "binutils"),
@@ -30,11 +35,15 @@ const NEEDS: [(&str, &str); 13] = [
     ("xz", "xz-utils"),
 ];
 
+/// The libraries of Debian's nginx.
+const NGINX_NEEDS: [&str; 4] = ["libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"];
+
 /// Runs all tests, or those that are chosen, by arguments of `cargo test` and of the test programs.
 pub(crate) fn run_all(chosen: &[String], harness: &[String]) -> Result<()> {
     be_root()?;
     let path = path_of_an_administrator()?;
     ensure_needs(&path)?;
+    let path = with_nginx(path)?;
     ebpf::check()?;
     tidy::check()?;
     let mut tests = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -65,6 +74,20 @@ fn path_of_an_administrator() -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     env::join_paths(env::split_paths(&path).chain(more)).context("PATH cannot be added to")
+}
+
+/// `PATH` with an nginx on it. Debian's package would start it, now and whenever the machine does:
+/// so it is taken out of the package and not installed.
+fn with_nginx(path: OsString) -> Result<OsString> {
+    if is_here("nginx", &path) {
+        return Ok(path);
+    }
+    if !is_here("apt-get", &path) {
+        bail!("the tests need nginx, and there is no apt-get here to get it: install it");
+    }
+    packages::ensure(&NGINX_NEEDS, "for nginx, in the tests")?;
+    let folder = packages::unpacked("nginx", "for the tests")?.join("usr/sbin");
+    env::join_paths(env::split_paths(&path).chain([folder])).context("PATH cannot be added to")
 }
 
 fn ensure_needs(path: &OsStr) -> Result<()> {

@@ -27,7 +27,7 @@ use crate::kernel::{
     registers::{RETURN_POPS, arch, read_u64},
     store::{Maps, count, keep_stack},
     thread::Thread,
-    unwind::frame_pointers,
+    unwind,
     verifier::opaque,
 };
 
@@ -54,6 +54,11 @@ pub(crate) fn allocation_entry(ctx: ProbeContext) -> u32 {
         size = multiply(size, arch::argument(regs, cookie.count()));
     }
     let pointer = arch::argument(regs, cookie.pointer());
+    let thread_nests = thread.nests != 0;
+    // What is called inside an open call may walk through that: then, or the next time.
+    if thread.open.depth() != 0 {
+        thread.nests = 1;
+    }
     let Some(call) = thread.open.push() else {
         count(Counter::LostTooDeep, 1);
         return 0;
@@ -64,6 +69,9 @@ pub(crate) fn allocation_entry(ctx: ProbeContext) -> u32 {
     call.pointer = pointer;
     call.function = cookie.function_and_slot();
     call.flags = 0;
+    // Reading it takes as long as the rest of this handler, and only a walk through this call
+    // will ask for it: from a signal handler.
+    call.return_address = if thread_nests { arch::return_address(regs) } else { 0 };
     if cookie.reallocates() {
         call.flags = REALLOCATES;
         if pointer != 0 {
@@ -153,7 +161,12 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     }
     let slot = cookie.slot();
     let sp = entry_sp.wrapping_add(RETURN_POPS);
-    let hashes = frame_pointers::walk(thread, slot, ip, sp, arch::frame_pointer(regs));
+    let Some(tables) = unwind::rules::Tables::of(slot) else {
+        count(Counter::LostNoThreadState, 1);
+        return 0;
+    };
+    let (fp, bx) = (arch::frame_pointer(regs), arch::saved_base(regs));
+    let hashes = unwind::walk(thread, &tables, unwind::Start { ip, sp, fp, bx });
     let (stack_id, mut maps) = keep_stack(thread, slot, hashes);
     // What is booked now must not look older than the target's opening.
     let born_ns = time_of_tick(thread, target.since_ns);

@@ -29,6 +29,12 @@ static PID_NAMESPACE_DEVICE: u64 = 0;
 #[unsafe(link_section = ".rodata")]
 static PID_NAMESPACE_INODE: u64 = 0;
 
+/// 1: the kernel has the helper `bpf_loop` (Linux 5.17). Without it the unwinder is verified frame
+/// by frame, which takes most of a second.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static HAS_LOOP: u32 = 0;
+
 macro_rules! read {
     ($name:ident) => {
         // SAFETY: a static of plain data; volatile, since userspace patches it before loading.
@@ -39,6 +45,11 @@ macro_rules! read {
 #[inline(always)]
 pub(crate) fn verbose() -> bool {
     read!(VERBOSE) != 0
+}
+
+#[inline(always)]
+pub(crate) fn has_loop() -> bool {
+    read!(HAS_LOOP) != 0
 }
 
 #[inline(always)]

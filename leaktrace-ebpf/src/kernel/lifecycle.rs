@@ -1,10 +1,13 @@
 //! What happens to targets besides allocating: exec, signals, and being held until probes are in.
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::bpf_pidns_info,
     helpers::{
         bpf_get_current_pid_tgid,
-        generated::{bpf_get_ns_current_pid_tgid, bpf_ringbuf_output, bpf_send_signal},
+        generated::{
+            bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid, bpf_ringbuf_output, bpf_send_signal,
+        },
     },
     macros::{raw_tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
@@ -12,7 +15,9 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use leaktrace_ebpf::{
     calls::INTERRUPTED,
-    records::{ExecRecord, RECORD_EXEC, TARGET_EXECED, TARGET_OPEN},
+    records::{
+        ExecRecord, LibrariesRecord, RECORD_EXEC, RECORD_LIBRARIES, TARGET_EXECED, TARGET_OPEN,
+    },
 };
 
 use crate::kernel::{
@@ -64,10 +69,11 @@ pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
 /// allocator's inner call.
 #[raw_tracepoint(tracepoint = "signal_deliver")]
 pub(crate) fn signal_deliver(_ctx: RawTracePointContext) -> i32 {
-    if let Some(thread) = THREADS.get_existing()
-        && thread.open.depth() != 0
-    {
-        thread.open.top().flags |= INTERRUPTED;
+    if let Some(thread) = THREADS.get_existing() {
+        thread.nests = 1;
+        if thread.open.depth() != 0 {
+            thread.open.top().flags |= INTERRUPTED;
+        }
     }
     0
 }
@@ -79,6 +85,25 @@ pub(crate) fn hold_here(ctx: ProbeContext) -> u32 {
     unsafe { bpf_send_signal(SIGSTOP) };
     if globals::verbose() {
         debug!(&ctx, "held process {}", current_process());
+    }
+    0
+}
+
+/// The dynamic loader tells debuggers that its libraries change, or have changed.
+#[uprobe]
+pub(crate) fn libraries_changed(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context is the one this program was called with.
+    let slot = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } as u32;
+    let record = LibrariesRecord { kind: RECORD_LIBRARIES, slot };
+    // SAFETY: the record is as long as said, and the map is a ring buffer. If the ring is full,
+    // the first stack that leads into a new library tells of it.
+    unsafe {
+        bpf_ringbuf_output(
+            core::ptr::from_ref(&MESSAGES).cast_mut().cast(),
+            (&raw const record).cast_mut().cast(),
+            size_of::<LibrariesRecord>() as u64,
+            0,
+        );
     }
     0
 }

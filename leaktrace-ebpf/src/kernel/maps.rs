@@ -2,13 +2,17 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE},
+    btf_maps,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use leaktrace_ebpf::records::{Block, Counters, MAX_TARGETS, StackTotals, Target, Watched};
+use leaktrace_ebpf::{
+    records::{Block, Counters, MAX_TARGETS, Mappings, StackTotals, Target, Watched},
+    unwind::{CHUNK_WORDS, MAX_CHUNKS},
+};
 
-use crate::kernel::thread::Thread;
+use crate::kernel::{thread::Thread, unwind::rules::RememberedRules};
 
 /// Live blocks by [`leaktrace_ebpf::records::block_key`]. Userspace sets the capacity.
 #[map]
@@ -36,6 +40,21 @@ pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entrie
 /// Messages to userspace: frames of new stacks, execs.
 #[map]
 pub(crate) static MESSAGES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Unwind tables, in chunks (see [`leaktrace_ebpf::unwind`]); userspace adds them.
+#[btf_map]
+pub(crate) static TABLES: btf_maps::ArrayOfMaps<
+    btf_maps::Array<[u64; CHUNK_WORDS], 1>,
+    { MAX_CHUNKS as usize },
+> = btf_maps::ArrayOfMaps::new();
+
+/// Where in `TABLES` the mappings of each target are, by slot.
+#[map]
+pub(crate) static MAPPINGS: Array<Mappings> = Array::with_max_entries(MAX_TARGETS, 0);
+
+/// Rules found lately.
+#[map]
+pub(crate) static RULES: Array<RememberedRules> = Array::with_max_entries(1, 0);
 
 /// What is kept for each thread of a target; gone with the thread. aya-ebpf has no type for task
 /// storage, so this is the map definition that its loader reads from BTF, spelled out.

@@ -1,6 +1,9 @@
 //! The registers of a probed thread, and its memory.
 
-use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{bpf_probe_read_user, generated as helpers},
+};
 
 use crate::kernel::verifier::opaque;
 
@@ -33,6 +36,12 @@ pub(crate) mod arch {
     #[inline(always)]
     pub(crate) fn frame_pointer(regs: &pt_regs) -> u64 {
         regs.rbp
+    }
+
+    /// rbx, which the dynamic loader's trampolines keep their frame in.
+    #[inline(always)]
+    pub(crate) fn saved_base(regs: &pt_regs) -> u64 {
+        regs.rbx
     }
 
     #[inline(always)]
@@ -72,6 +81,12 @@ pub(crate) mod arch {
         regs.regs[29]
     }
 
+    /// See the x86-64 variant: there is no such register here.
+    #[inline(always)]
+    pub(crate) fn saved_base(_regs: &pt_regs) -> u64 {
+        0
+    }
+
     #[inline(always)]
     pub(crate) fn instruction_pointer(regs: &pt_regs) -> u64 {
         regs.pc
@@ -101,6 +116,15 @@ fn nth(index: u8, arguments: [&u64; 6]) -> u64 {
         4 => e,
         5 => f,
         _ => 0,
+    }
+}
+
+/// Reads a word of the target; false if unreadable.
+#[inline(always)]
+pub(crate) fn try_read_u64(address: u64, word: &mut u64) -> bool {
+    // SAFETY: the helper checks the address, and `word` is as long as said.
+    unsafe {
+        helpers::bpf_probe_read_user(core::ptr::from_mut(word).cast(), 8, address as *const _) == 0
     }
 }
 

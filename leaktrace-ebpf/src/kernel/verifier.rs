@@ -9,6 +9,18 @@ pub(crate) fn opaque(mut value: u64) -> u64 {
     value
 }
 
+/// All ones if `a <= b`, else 0, of numbers below 2^63: a choice without a branch, which would
+/// double what the verifier has to look at.
+#[inline(always)]
+pub(crate) fn mask_if_at_most(a: u64, b: u64) -> u64 {
+    let mut sign = b.wrapping_sub(a);
+    // SAFETY: an arithmetic shift; the compiler would make it a comparison and a branch.
+    unsafe {
+        core::arch::asm!("{0} s>>= 63", inout(reg) sign, options(pure, nomem, nostack));
+    }
+    !sign
+}
+
 /// `*place += n`, whole even when handlers on other CPUs do the same.
 ///
 /// # Safety

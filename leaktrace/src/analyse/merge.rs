@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::rank::Ranked;
-use crate::model::{Frame, Pid, StackId};
+use crate::model::{Ending, Frame, Pid, StackId};
 
 /// A stack with its frames named.
 #[derive(Clone, Debug)]
@@ -20,8 +20,8 @@ pub struct Drawn {
     pub pid: Option<Pid>,
     /// Leaf first.
     pub frames: Vec<Frame>,
-    /// Whether it ends before the thread's start.
-    pub truncated: bool,
+    /// Why it ends where it ends.
+    pub ending: Ending,
 }
 
 /// What a reader sees of a frame: function, module, file, line; without a name, where it is.
@@ -41,10 +41,10 @@ fn look(frame: &Frame) -> Look<'_> {
 /// Merges stacks of one process whose frames look the same, in the order of their first; bytes,
 /// blocks and growth are added up.
 pub fn same_looking(stacks: Vec<Drawn>) -> Vec<Drawn> {
-    let mut first: HashMap<(Option<Pid>, bool, Vec<Look<'_>>), usize> = HashMap::new();
+    let mut first: HashMap<(Option<Pid>, Ending, Vec<Look<'_>>), usize> = HashMap::new();
     let mut group_of = Vec::with_capacity(stacks.len());
     for stack in &stacks {
-        let key = (stack.pid, stack.truncated, stack.frames.iter().map(look).collect());
+        let key = (stack.pid, stack.ending, stack.frames.iter().map(look).collect());
         let next = first.len();
         group_of.push(*first.entry(key).or_insert(next));
     }
@@ -80,7 +80,7 @@ mod tests {
                 module_offset: Some(offset),
                 ..Frame::default()
             }],
-            truncated: false,
+            ending: Ending::Complete,
         }
     }
 

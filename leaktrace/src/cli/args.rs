@@ -72,6 +72,13 @@ pub enum Command {
     /// Probes that do nothing, where `attach` would put its own: what the benchmark compares with
     #[command(name = "__empty-probes", hide = true)]
     EmptyProbes(EmptyProbesArgs),
+    /// What the unwind tables of files take: what the benchmark measures
+    #[command(name = "__unwind-tables", hide = true)]
+    UnwindTables {
+        /// ELF files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// The worker that reads the target's debug information
     #[command(name = "__symbolize", hide = true)]
     Symbolize,

@@ -7,12 +7,13 @@ use anyhow::Result;
 use leaktrace_ebpf::records::Counter;
 
 use super::session::Session;
+use super::stack_quality;
 use crate::analyse::merge::{self, Drawn};
 use crate::analyse::{rank, verdict};
 use crate::collect::ledger::{self, BlockAges};
 use crate::collect::maps::CounterValues;
 use crate::model::{
-    Addr, Cost, EndedBy, Ending, Frame, Health, Mode, Report, Snapshot, StackId, StackReport,
+    CodeAddr, Cost, EndedBy, Ending, Frame, Health, Mode, Report, Snapshot, StackId, StackReport,
     Totals, Trace,
 };
 use crate::symbolize::culprit;
@@ -118,11 +119,11 @@ fn outstanding(session: &Session, id: StackId, totals: &Totals) -> (u64, u64) {
 }
 
 /// Where a frame is: a target, by its index, and an address in it.
-type Place = (usize, Addr);
+type Place = (usize, CodeAddr);
 
 /// Names the frames of stacks, a target at a time.
 fn draw(session: &mut Session, ranked: &[rank::Ranked]) -> Vec<Drawn> {
-    let mut by_target: BTreeMap<usize, Vec<Addr>> = BTreeMap::new();
+    let mut by_target: BTreeMap<usize, Vec<CodeAddr>> = BTreeMap::new();
     for stack in ranked {
         let Some(frames) = session.ledger.frames(stack.id) else { continue };
         let Some(target) = session.targets.iter().position(|t| t.slot == frames.slot) else {
@@ -135,7 +136,7 @@ fn draw(session: &mut Session, ranked: &[rank::Ranked]) -> Vec<Drawn> {
         addresses.sort_unstable();
         addresses.dedup();
         let Some(target) = session.targets.get(index) else { continue };
-        let named = session.symbolizer.symbolize(&target.image, &addresses);
+        let named = session.symbolizer.symbolize(&target.space.image, &addresses);
         names.extend(addresses.iter().map(|a| (index, *a)).zip(named));
     }
     ranked.iter().map(|stack| draw_stack(session, *stack, &names)).collect()
@@ -149,10 +150,10 @@ fn draw_stack(
     let known = session.ledger.frames(ranked.id);
     let target = known.and_then(|k| session.targets.iter().position(|t| t.slot == k.slot));
     let mut frames = Vec::new();
-    let mut truncated = known.is_none();
+    let mut ending = Ending::Lost;
     if let (Some(known), Some(index)) = (known, target) {
-        truncated = known.ending == Ending::Depth;
-        // A frame pointer that is none leads out of all code: the stack ends before that.
+        ending = known.ending;
+        // What led out of all code was no return address: the stack ends before that.
         let code = known.frames.iter().rposition(|address| is_code(session, index, *address));
         for address in known.frames.iter().take(code.map_or(0, |last| last + 1)) {
             frames.extend(names.get(&(index, *address)).into_iter().flatten().cloned());
@@ -161,7 +162,7 @@ fn draw_stack(
         frames.push(Frame { function: Some(UNKNOWN_STACK.to_owned()), ..Frame::default() });
     }
     let pid = target.and_then(|index| session.targets.get(index)).map(|t| t.process.pid);
-    Drawn { ids: vec![ranked.id], ranked, pid, frames, truncated }
+    Drawn { ids: vec![ranked.id], ranked, pid, frames, ending }
 }
 
 fn stack_report(
@@ -187,20 +188,18 @@ fn stack_report(
         verdict: verdict::judge(&session.history.series(&stack.ids), &totals),
         culprit: culprit(&stack.frames),
         frames: stack.frames,
-        truncated: stack.truncated,
+        ending: stack.ending,
     }
 }
 
 /// What stands for the frames of a stack that could not be kept.
 const UNKNOWN_STACK: &str = "[stack not kept]";
 
-fn is_code(session: &Session, target: usize, address: Addr) -> bool {
-    // The return address may be the first behind a mapping, after a call that never returns.
-    let before = Addr(address.0.saturating_sub(1));
+fn is_code(session: &Session, target: usize, address: CodeAddr) -> bool {
     session
         .targets
         .get(target)
-        .and_then(|t| t.image.locate(before))
+        .and_then(|t| t.space.image.locate(address.instruction()))
         .is_some_and(|located| located.mapping.executable)
 }
 
@@ -215,6 +214,7 @@ fn health(session: &mut Session, snapshot: &Snapshot, counters: &CounterValues) 
     let warnings = session.symbolizer.warnings();
     session.notes.extend(warnings);
     let mut notes = session.notes.clone();
+    notes.extend(session.unwinding.notes().iter().cloned());
     let mut probe_failures = Vec::new();
     for target in &session.targets {
         notes.extend(target.notes.iter().cloned());
@@ -232,6 +232,7 @@ fn health(session: &mut Session, snapshot: &Snapshot, counters: &CounterValues) 
         filtered: counters.get(Counter::Filtered),
         lost,
         truncated_stacks: counters.get(Counter::TruncatedStacks),
+        stacks: stack_quality::of(session, snapshot),
         probe_failures,
         notes,
     }

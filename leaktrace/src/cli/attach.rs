@@ -9,7 +9,7 @@ use super::say::say;
 use super::session::Session;
 use crate::model::Pid;
 use crate::report;
-use crate::target::{Image, Plan, PlannedProbe, Process};
+use crate::target::{Image, Plan, PlannedProbe, Process, loader};
 
 /// Traces, or with `--dry-run` only says how it would. Returns the exit code.
 ///
@@ -73,6 +73,13 @@ fn dry_run(args: &AttachArgs, pids: &[Pid]) -> Result<u8> {
             report::plan::write_json(&targets, &probes, failures, &plan.covered, &mut stdout)?;
         } else {
             report::plan::write_text(&targets, &probes, failures, &plan.covered, &mut stdout)?;
+        }
+        if let Some(hook) = &plan.loader_hook {
+            say(format_args!(
+                "leaktrace: and a probe on {} in {}, which tells of libraries loaded later",
+                loader::HOOK,
+                hook.file.name()
+            ));
         }
         for note in &plan.notes {
             say(format_args!("leaktrace: {note}"));

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::collect::KernelMaps;
+use super::address_space::AddressSpace;
+use super::unwinding::Unwinding;
+use crate::collect::{KernelMaps, UnwindTables};
 use crate::probe::practice::{self, PRACTICE_SLOT, ProbeCost};
 use crate::probe::{Kernel, Settings};
+use crate::target::Image;
 
 /// A measurement under way.
 pub struct Calibration {
@@ -20,7 +23,8 @@ impl Calibration {
     pub fn start() -> Self {
         let (sender, result) = channel();
         let measured = std::thread::Builder::new().spawn(move || {
-            let cost = measure()
+            let cost = PracticeKernel::load()
+                .and_then(|mut practice| practice.measure())
                 .inspect_err(|error| log::info!("a probe's cost was not measured: {error:#}"));
             // Nobody waits for it when the trace is over already.
             let _ = sender.send(cost.ok());
@@ -43,25 +47,50 @@ impl Calibration {
 }
 
 /// A loaded object for practice only, small, with its target open.
-///
-/// # Errors
-///
-/// What the kernel refuses.
-pub fn practice_kernel() -> Result<Kernel> {
-    let settings = Settings { max_blocks: 4096, max_stacks: 64, ..Settings::default() };
-    let mut kernel = Kernel::load(&settings)?;
-    let (mut maps, messages) = KernelMaps::take(kernel.ebpf())?;
-    maps.open_target(PRACTICE_SLOT, &[]).context("cannot open the practice target")?;
-    // The programs keep their maps.
-    drop((maps, messages));
-    Ok(kernel)
+pub struct PracticeKernel {
+    /// The object.
+    pub kernel: Kernel,
+    maps: KernelMaps,
+    unwinding: Unwinding,
 }
 
-/// Measures now.
-///
-/// # Errors
-///
-/// When a probe cannot be placed.
-pub fn measure() -> Result<ProbeCost> {
-    practice::measure(&mut practice_kernel()?)
+impl PracticeKernel {
+    /// Loads it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn load() -> Result<Self> {
+        let settings = Settings { max_blocks: 4096, max_stacks: 64, ..Settings::default() };
+        let mut kernel = Kernel::load(&settings)?;
+        // Nobody reads the messages.
+        let (mut maps, _messages) = KernelMaps::take(kernel.ebpf())?;
+        let unwinding = Unwinding::new(UnwindTables::take(kernel.ebpf())?);
+        maps.open_target(PRACTICE_SLOT, &[]).context("cannot open the practice target")?;
+        Ok(Self { kernel, maps, unwinding })
+    }
+
+    /// See [`practice::return_probe_kills_under_seccomp`].
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be tried.
+    pub fn return_probe_kills_under_seccomp(&mut self) -> Result<bool> {
+        practice::return_probe_kills_under_seccomp(&mut self.kernel)
+    }
+
+    /// Measures what probes cost here.
+    ///
+    /// # Errors
+    ///
+    /// When a probe cannot be placed.
+    pub fn measure(&mut self) -> Result<ProbeCost> {
+        let Self { kernel, maps, unwinding } = self;
+        // Its stacks are walked as any other's.
+        let unwind = |pid| {
+            let image = Image::capture(pid)?;
+            AddressSpace::new(image, unwinding).tell(PRACTICE_SLOT, unwinding, maps, true)
+        };
+        practice::measure(kernel, unwind)
+    }
 }

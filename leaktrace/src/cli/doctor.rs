@@ -7,12 +7,12 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::args::DoctorArgs;
-use super::calibration::practice_kernel;
+use super::calibration::PracticeKernel;
 use super::exit;
 use crate::model::{Pid, printable};
 use crate::probe::features::{self, Check};
-use crate::probe::{Kernel, Settings, practice};
-use crate::target::{Image, Plan, Process};
+use crate::probe::{Kernel, Settings};
+use crate::target::{Image, Plan, Process, unwind};
 
 /// Prints a line for each thing that matters. Returns the exit code: 0 when tracing is possible.
 ///
@@ -76,14 +76,14 @@ fn check_kernel_half() -> Check {
 
 /// Probes tried for real, on a child of leaktrace's own.
 fn check_probes() -> Vec<Check> {
-    let mut kernel = match practice_kernel() {
-        Ok(kernel) => kernel,
+    let mut practice = match PracticeKernel::load() {
+        Ok(practice) => practice,
         Err(error) => {
             return vec![problem("probes", format!("{error:#}"), "see the lines above")];
         }
     };
     let mut checks = Vec::new();
-    checks.push(match practice::measure(&mut kernel) {
+    checks.push(match practice.measure() {
         Ok(cost) => fine(
             "cost of a probe",
             format!(
@@ -98,7 +98,7 @@ fn check_probes() -> Vec<Check> {
             "something forbids probes here: look for another tracer or a security module",
         ),
     });
-    checks.push(match practice::return_probe_kills_under_seccomp(&mut kernel) {
+    checks.push(match practice.return_probe_kills_under_seccomp() {
         Ok(false) => fine("seccomp", "return probes pass seccomp filters".to_owned()),
         Ok(true) => problem(
             "seccomp on this host",
@@ -110,11 +110,34 @@ fn check_probes() -> Vec<Check> {
     checks
 }
 
+/// Whether all files that a process runs have unwind data.
+fn check_stacks(image: &Image) -> Check {
+    let files: Vec<_> = image.files().cloned().collect();
+    let built = unwind::build_all(&files);
+    let lacking: Vec<&str> = files
+        .iter()
+        .zip(&built)
+        .filter(|(_, built)| built.is_err())
+        .map(|(file, _)| file.name())
+        .collect();
+    let found =
+        format!("{} of {} mapped files have unwind data", files.len() - lacking.len(), files.len());
+    // Some have no code worth the name, others keep frame pointers: a trace will tell.
+    fine(
+        "stacks",
+        match lacking[..] {
+            [] => found,
+            _ => format!("{found}, not {}", lacking.join(", ")),
+        },
+    )
+}
+
 fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
     let process = Process::open(pid)?;
     let mut checks = vec![fine("process", format!("{pid} {} ({})", process.comm, process.exe))];
-    let planned = Image::capture(pid).and_then(|image| Plan::make(&image, &process.exe, None));
-    match planned {
+    let image = Image::capture(pid);
+    checks.extend(image.as_ref().ok().map(check_stacks));
+    match image.and_then(|image| Plan::make(&image, &process.exe, None)) {
         Ok(plan) => {
             checks.push(fine("allocators", plan.allocators.join(", ")));
             let stepped: Vec<&str> =
@@ -144,8 +167,8 @@ fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
         0 => fine("seccomp", "no filter".to_owned()),
         _ if !attachable => fine("seccomp", "a filter is set".to_owned()),
         _ => {
-            let kills = practice_kernel()
-                .and_then(|mut kernel| practice::return_probe_kills_under_seccomp(&mut kernel));
+            let kills = PracticeKernel::load()
+                .and_then(|mut practice| practice.return_probe_kills_under_seccomp());
             match kills {
                 Ok(false) => fine("seccomp", "a filter is set, return probes pass it".to_owned()),
                 _ => problem(

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::args::EmptyProbesArgs;
 use super::attach::runtime;
-use super::calibration::practice_kernel;
+use super::calibration::PracticeKernel;
 use crate::probe::Attached;
 use crate::target::{Image, Plan, Process};
 
@@ -20,7 +20,7 @@ use crate::target::{Image, Plan, Process};
 /// When the process cannot be probed.
 pub fn main(args: &EmptyProbesArgs) -> Result<u8> {
     let process = Process::open(args.pid)?;
-    let mut kernel = practice_kernel()?;
+    let PracticeKernel { mut kernel, .. } = PracticeKernel::load()?;
     let image = Image::capture(args.pid)?;
     let plan = Plan::make(&image, &process.exe, None)?;
     runtime()?.block_on(async {

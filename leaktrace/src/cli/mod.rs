@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+pub mod address_space;
 pub mod args;
 pub mod assemble;
 pub mod attach;
@@ -17,8 +18,11 @@ pub mod output;
 pub mod run;
 pub mod say;
 pub mod session;
+pub mod stack_quality;
 pub mod steps;
 pub mod traced;
+pub mod unwind_tables;
+pub mod unwinding;
 pub mod values;
 
 use args::{Arguments, Command};
@@ -47,6 +51,7 @@ pub fn main() -> ExitCode {
             crate::probe::practice::child_main(seccomp).map(|()| 0)
         }
         Some(Command::EmptyProbes(probes)) => empty_probes::main(&probes),
+        Some(Command::UnwindTables { files }) => unwind_tables::main(&files),
         Some(Command::Symbolize) => crate::symbolize::worker_main().map(|()| 0),
         Some(Command::DemoService { port_file }) => {
             demo::service::main(port_file.as_deref()).map(|()| 0)

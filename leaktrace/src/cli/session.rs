@@ -12,10 +12,13 @@ use super::exit;
 use super::output::Outputs;
 use super::say::say;
 use super::traced::Traced;
+use super::unwinding::Unwinding;
 use crate::analyse::History;
 use crate::collect::maps::CounterValues;
 use crate::collect::messages;
-use crate::collect::{KernelMaps, Ledger, Live, MessageRing, Step, event_loop, kernel_log, ledger};
+use crate::collect::{
+    KernelMaps, Ledger, Live, MessageRing, Step, UnwindTables, event_loop, kernel_log, ledger,
+};
 use crate::model::{EndedBy, Pid, Report, Slot, Snapshot};
 use crate::probe::hold::{self, Waited};
 use crate::probe::{Kernel, Settings, features};
@@ -34,6 +37,7 @@ pub struct Session {
     pub(super) ledger: Ledger,
     pub(super) history: History,
     pub(super) symbolizer: Symbolizer,
+    pub(super) unwinding: Unwinding,
     pub(super) calibration: Calibration,
     pub(super) started: Instant,
     pub(super) started_at: String,
@@ -74,6 +78,7 @@ impl Session {
         }
         kernel.watch_processes()?;
         let live = Live::new(&messages, args.interval)?;
+        let unwinding = Unwinding::new(UnwindTables::take(kernel.ebpf())?);
         Ok(Self {
             args: args.clone(),
             kernel,
@@ -85,6 +90,7 @@ impl Session {
             ledger: Ledger::default(),
             history: History::default(),
             symbolizer: Symbolizer::new(symbolize::Options::default()),
+            unwinding,
             calibration: Calibration::start(),
             started: Instant::now(),
             started_at: String::new(),
@@ -111,7 +117,9 @@ impl Session {
         let pid = process.pid;
         self.maps.watch(pid, slot, self.hold)?;
         let only = self.args.obj.as_deref();
-        let traced = Traced::attach(&mut self.kernel, live, process, slot, only)?;
+        let traced =
+            Traced::attach(&mut self.kernel, live, process, slot, only, &mut self.unwinding)?;
+        self.symbolizer.note(pid);
         self.targets.push(traced);
         Ok(())
     }
@@ -162,7 +170,7 @@ impl Session {
     pub fn begin(&mut self) -> Result<()> {
         self.counters_before = self.maps.counters()?;
         for target in &mut self.targets {
-            target.open(&mut self.maps)?;
+            target.open(&mut self.maps, &mut self.unwinding)?;
         }
         self.started = Instant::now();
         self.started_at = jiff::Timestamp::now().to_string();

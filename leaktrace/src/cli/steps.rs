@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use leaktrace_ebpf::records::Counter;
 
+use super::address_space::AddressSpace;
 use super::assemble;
 use super::say::say;
 use super::session::Session;
@@ -13,7 +14,7 @@ use super::traced::Traced;
 use crate::analyse::History;
 use crate::collect::Step;
 use crate::collect::messages::{self, Exec, Message};
-use crate::model::{Pid, Snapshot, StackId, Totals};
+use crate::model::{Pid, Slot, Snapshot, StackId, Totals};
 use crate::probe::hold;
 use crate::report::progress::{self, Progress};
 use crate::target::TargetError;
@@ -63,10 +64,10 @@ impl Session {
         let pid = target.process.pid;
         let first_try = !target.awaits_probes;
         target.awaits_probes = true;
-        match target.attach_anew(&mut self.kernel, slot, patient) {
+        match target.attach_anew(&mut self.kernel, slot, patient, &mut self.unwinding) {
             Ok(true) => {
                 self.maps.watch(pid, slot, self.hold)?;
-                target.open(&mut self.maps)?;
+                target.open(&mut self.maps, &mut self.unwinding)?;
                 let exe = &target.process.exe;
                 let at = self.started.elapsed().as_secs_f64();
                 let note = format!(
@@ -122,27 +123,47 @@ impl Session {
     }
 }
 
+/// The address space in a slot, if it is still there.
+fn space_of(targets: &mut [Traced], slot: Slot) -> Option<&mut AddressSpace> {
+    let target = targets.iter_mut().find(|t| t.slot == slot && !t.ended)?;
+    Some(&mut target.space)
+}
+
 impl Step for Session {
     fn messages(&mut self) -> Result<()> {
-        let mut execs = Vec::new();
+        let (mut execs, mut libraries) = (Vec::new(), Vec::new());
         while let Some(item) = self.messages.next() {
             let Some(message) = messages::decode(&item) else {
                 log::debug!("a message of {} bytes makes no sense", item.len());
                 continue;
             };
-            if let Message::Stack { stack, .. } = &message
-                && let Some(target) = self.targets.iter_mut().find(|t| t.slot == stack.slot)
-            {
-                target.notice(stack);
-            }
-            if let Some(Message::Exec(exec)) = self.ledger.take(message) {
-                execs.push(exec);
+            match message {
+                Message::Stack { id, check, stack } => {
+                    if let Some(space) = space_of(&mut self.targets, stack.slot) {
+                        space.notice(&stack);
+                    }
+                    self.ledger.take(id, check, stack);
+                }
+                Message::Libraries(slot) => libraries.push(slot),
+                Message::Exec(exec) => execs.push(exec),
             }
         }
-        // What was mapped since must be looked at while it is mapped.
-        self.targets.iter_mut().for_each(Traced::look_if_stale);
         for exec in execs {
             self.execed(exec)?;
+        }
+        for slot in libraries {
+            if let Some(space) = space_of(&mut self.targets, slot) {
+                space.libraries_changed();
+            }
+        }
+        let more_tables = self.unwinding.take_built();
+        for target in self.targets.iter_mut().filter(|t| !t.ended && !t.awaits_probes) {
+            if more_tables {
+                target.space.retell();
+            }
+            // What was mapped since must be looked at while it is mapped.
+            target.space.look_if_stale();
+            target.tell(&mut self.maps, &mut self.unwinding, false);
         }
         Ok(())
     }

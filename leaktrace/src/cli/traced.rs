@@ -1,15 +1,17 @@
 //! One process under trace: from its identity to the probes in it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::calibration::practice_kernel;
+use super::address_space::AddressSpace;
+use super::calibration::PracticeKernel;
+use super::unwinding::Unwinding;
 use crate::collect::live::ProcessHandle;
 use crate::collect::{KernelMaps, Live, clock};
-use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackFrames, Target};
-use crate::probe::{Attached, Kernel, practice};
-use crate::target::{Image, Plan, Process, TargetError, process};
+use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, Target};
+use crate::probe::{Attached, Kernel};
+use crate::target::{Image, Plan, Process, TargetError, loader, process};
 
 /// A process under trace.
 pub struct Traced {
@@ -18,7 +20,7 @@ pub struct Traced {
     /// Its address space's slot.
     pub slot: Slot,
     /// Its address space.
-    pub image: Image,
+    pub space: AddressSpace,
     /// The probes in it.
     pub probes: Vec<ProbeInfo>,
     /// Those that could not be placed.
@@ -31,9 +33,6 @@ pub struct Traced {
     pub awaits_probes: bool,
     /// Only files whose path ends with this are probed (`-O`).
     only: Option<String>,
-    /// A stack leads to code that was mapped after the last look.
-    stale: bool,
-    looked: Instant,
     allocator_code: Vec<(Addr, Addr)>,
     attached: Option<Attached>,
     cpu_at_start_s: f64,
@@ -44,8 +43,6 @@ pub struct Traced {
 /// goes on without it for now.
 const LOOKS: u32 = 40;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
-/// How often the mappings are read because of a stack that leads out of them.
-const BETWEEN_STALE_LOOKS: Duration = Duration::from_millis(20);
 
 const MAIN_THREAD_ENDED: &str = "the main thread has ended while others run on, and with it the \
                                  probes: what happened since is in no figure";
@@ -63,6 +60,7 @@ impl Traced {
         process: Process,
         slot: Slot,
         only: Option<&str>,
+        unwinding: &mut Unwinding,
     ) -> Result<Self> {
         let pid = process.pid;
         let handle = ProcessHandle::open(pid)
@@ -71,21 +69,19 @@ impl Traced {
         if !process.lives() {
             return Err(TargetError::Gone { pid }.into());
         }
-        let image = Image::capture(pid)?;
-        let plan = Plan::make(&image, &process.exe, only)?;
+        let space = AddressSpace::new(Image::capture(pid)?, unwinding);
+        let plan = Plan::make(&space.image, &process.exe, only)?;
         let attached = attach_plan(kernel, &plan, &process, slot)?;
         live.watch_exit(handle);
         let mut this = Self {
             slot,
-            image,
+            space,
             probes: Vec::new(),
             failures: Vec::new(),
             notes: Vec::new(),
             ended: false,
             awaits_probes: false,
             only: only.map(str::to_owned),
-            stale: false,
-            looked: Instant::now(),
             allocator_code: Vec::new(),
             attached: None,
             cpu_at_start_s: cpu_seconds(pid),
@@ -102,20 +98,6 @@ impl Traced {
         self.notes = plan.notes;
         self.allocator_code = plan.allocator_code;
         self.attached = Some(attached);
-    }
-
-    /// Takes note of a stack: code that is not known has to be looked at.
-    pub fn notice(&mut self, stack: &StackFrames) {
-        let known = |address: &Addr| self.image.locate(Addr(address.0.saturating_sub(1))).is_some();
-        self.stale |= !stack.frames.iter().all(known);
-    }
-
-    /// Looks at the address space again if a stack asked for it, but not too often: with frame
-    /// pointers that are none, stacks lead nowhere all the time.
-    pub fn look_if_stale(&mut self) {
-        if self.stale && self.looked.elapsed() >= BETWEEN_STALE_LOOKS {
-            self.look_again();
-        }
     }
 
     /// The kernel filters probes by the main thread's address space, and takes them out when that
@@ -136,7 +118,13 @@ impl Traced {
     /// # Errors
     ///
     /// When the process can no longer be traced.
-    pub fn attach_anew(&mut self, kernel: &mut Kernel, slot: Slot, patient: bool) -> Result<bool> {
+    pub fn attach_anew(
+        &mut self,
+        kernel: &mut Kernel,
+        slot: Slot,
+        patient: bool,
+        unwinding: &mut Unwinding,
+    ) -> Result<bool> {
         drop(self.attached.take());
         let pid = self.process.pid;
         for look in 0.. {
@@ -149,7 +137,7 @@ impl Traced {
                 Ok(plan) => {
                     let attached = attach_plan(kernel, &plan, &process, slot)?;
                     self.process = process;
-                    self.image = image;
+                    self.space.replace(image, unwinding);
                     self.slot = slot;
                     self.awaits_probes = false;
                     self.adopt(plan, attached);
@@ -171,9 +159,19 @@ impl Traced {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn open(&mut self, maps: &mut KernelMaps) -> Result<()> {
+    pub fn open(&mut self, maps: &mut KernelMaps, unwinding: &mut Unwinding) -> Result<()> {
+        self.tell(maps, unwinding, true);
         self.cpu_at_start_s = cpu_seconds(self.process.pid);
         maps.open_target(self.slot, &self.allocator_code)
+    }
+
+    /// Tells the kernel half how the address space is unwound now. What the kernel refuses costs
+    /// stacks, not the trace.
+    pub fn tell(&mut self, maps: &mut KernelMaps, unwinding: &mut Unwinding, wait: bool) {
+        if let Err(error) = self.space.tell(self.slot, unwinding, maps, wait) {
+            unwinding
+                .say(format!("the stacks of process {} may be cut: {error:#}", self.process.pid));
+        }
     }
 
     /// Looks at the process once more while it can be: libraries mapped since, CPU time used.
@@ -181,10 +179,7 @@ impl Traced {
         if self.ended || self.awaits_probes {
             return;
         }
-        (self.stale, self.looked) = (false, Instant::now());
-        if let Err(error) = self.image.refresh() {
-            log::info!("process {}: {:#}", self.process.pid, anyhow::Error::from(error));
-        }
+        self.space.look();
         self.cpu_s = (cpu_seconds(self.process.pid) - self.cpu_at_start_s).max(self.cpu_s);
     }
 
@@ -220,7 +215,13 @@ fn attach_plan(
     if process.seccomp != 0 {
         refuse_if_return_probes_kill(process)?;
     }
-    let attached = Attached::attach(kernel, plan, pid, slot);
+    let mut attached = Attached::attach(kernel, plan, pid, slot);
+    if let (Ok(attached), Some(hook)) = (&mut attached, &plan.loader_hook) {
+        // Without it, the first stack that leads into a new library tells of it.
+        attached.watch_libraries(kernel, hook, pid, slot).unwrap_or_else(|error| {
+            log::info!("process {pid}: {} is not watched: {error:#}", loader::HOOK);
+        });
+    }
     // Whatever the kernel answered: if the process is gone, that is the reason.
     if process.lives() { attached } else { Err(TargetError::Gone { pid }.into()) }
 }
@@ -231,8 +232,8 @@ fn cpu_seconds(pid: Pid) -> f64 {
 
 /// A target under seccomp is traced only where a return probe is known not to kill it.
 fn refuse_if_return_probes_kill(process: &Process) -> Result<()> {
-    let kills = practice_kernel()
-        .and_then(|mut kernel| practice::return_probe_kills_under_seccomp(&mut kernel))
+    let kills = PracticeKernel::load()
+        .and_then(|mut practice| practice.return_probe_kills_under_seccomp())
         .context("cannot find out whether the target's seccomp filter lets return probes pass")?;
     if kills {
         return Err(

@@ -34,25 +34,30 @@ unsafe impl Plain for StackTotals {}
 /// The `batch` member of `union bpf_attr`.
 #[repr(C)]
 #[derive(Default)]
-struct BatchAttr {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
+pub(super) struct BatchAttr {
+    pub(super) in_batch: u64,
+    pub(super) out_batch: u64,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) count: u32,
+    pub(super) map_fd: u32,
+    pub(super) elem_flags: u64,
+    pub(super) flags: u64,
 }
 
+/// The system call bpf(2). The pointers in `attr` must be to buffers that live through it.
 #[expect(unsafe_code, reason = "the bpf system call")]
-fn bpf(command: libc::c_long, attr: &mut BatchAttr) -> io::Result<()> {
-    let size = size_of::<BatchAttr>();
+pub(super) fn syscall<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is as long as said, and its pointers are to live buffers (see the callers).
-    match unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    match unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) }
+    {
+        -1 => Err(io::Error::last_os_error()),
+        result => Ok(result),
     }
+}
+
+fn bpf(command: libc::c_long, attr: &mut BatchAttr) -> io::Result<()> {
+    syscall(command, attr).map(drop)
 }
 
 /// Visits every entry of a hash map with 8-byte keys. Entries that come or go meanwhile may be

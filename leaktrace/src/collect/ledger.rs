@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use super::clock;
 use super::maps::KernelMaps;
-use super::messages::Message;
 use crate::model::{Slot, Snapshot, StackFrames, StackId};
 
 /// The stacks that the kernel half has told of.
@@ -29,11 +28,8 @@ pub struct BlockAges {
 }
 
 impl Ledger {
-    /// Takes in a message; what is no stack comes back.
-    pub fn take(&mut self, message: Message) -> Option<Message> {
-        let Message::Stack { id, check, stack } = message else {
-            return Some(message);
-        };
+    /// Takes in a stack: its id, its second hash, its frames.
+    pub fn take(&mut self, id: StackId, check: u32, stack: StackFrames) {
         match self.stacks.get(&id) {
             None => {
                 self.stacks.insert(id, (check, stack));
@@ -43,7 +39,6 @@ impl Ledger {
             }
             Some(_) => {}
         }
-        None
     }
 
     /// The frames of a stack; `None` if they never arrived.
@@ -95,29 +90,29 @@ pub fn scan_ages(maps: &KernelMaps, min_age_ns: u64) -> Result<HashMap<StackId, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Addr, Ending};
+    use crate::model::{Addr, CodeAddr, Ending};
 
-    fn stack(id: u64, check: u32, frame: u64) -> Message {
-        Message::Stack {
-            id: StackId(id),
-            check,
-            stack: StackFrames {
-                slot: Slot(0),
-                frames: Box::new([Addr(frame)]),
-                ending: Ending::Complete,
-            },
+    fn stack(frame: u64) -> StackFrames {
+        StackFrames {
+            slot: Slot(0),
+            frames: Box::new([CodeAddr::returning_to(Addr(frame))]),
+            ending: Ending::Complete,
         }
     }
 
     #[test]
     fn two_stacks_under_one_id_are_seen() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.take(stack(1, 1, 10)), None);
-        assert_eq!(ledger.take(stack(1, 1, 10)), None);
+        ledger.take(StackId(1), 1, stack(10));
+        ledger.take(StackId(1), 1, stack(10));
         assert_eq!(ledger.collisions, 0);
-        assert_eq!(ledger.take(stack(1, 2, 11)), None);
+        ledger.take(StackId(1), 2, stack(11));
         assert_eq!(ledger.collisions, 1);
-        assert_eq!(ledger.frames(StackId(1)).unwrap().frames[0], Addr(10), "never overwritten");
+        assert_eq!(
+            ledger.frames(StackId(1)).unwrap().frames[0].ip(),
+            Addr(10),
+            "never overwritten"
+        );
         assert_eq!(ledger.forget(Slot(0)), [StackId(1)]);
         assert!(ledger.frames(StackId(1)).is_none());
     }

@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use leaktrace_ebpf::records::{
-    self, Block, COUNTER_COUNT, Counter, Counters, MAX_ALLOCATOR_RANGES, StackTotals,
+    self, Block, COUNTER_COUNT, Counter, Counters, MAX_ALLOCATOR_RANGES, Mappings, StackTotals,
     TARGET_CLOSED, TARGET_OPEN, UNKNOWN_STACK,
 };
 
+use super::unwind_tables::MappingsChunk;
 use super::{batch, clock};
 use crate::model::{Addr, Pid, Slot, StackId, Totals};
 
@@ -31,6 +32,7 @@ pub struct KernelMaps {
     stacks_fd: OwnedFd,
     stacks: HashMap<MapData, u64, PlainData<StackTotals>>,
     targets: Array<MapData, PlainData<records::Target>>,
+    mappings: Array<MapData, PlainData<Mappings>>,
     watched: HashMap<MapData, u32, PlainData<records::Watched>>,
     counters: PerCpuArray<MapData, PlainData<Counters>>,
 }
@@ -52,6 +54,7 @@ impl KernelMaps {
             stacks_fd: descriptor(&stacks)?,
             stacks: stacks.try_into()?,
             targets: take("TARGETS")?.try_into()?,
+            mappings: take("MAPPINGS")?.try_into()?,
             watched: take("WATCHED")?.try_into()?,
             counters: take("COUNTERS")?.try_into()?,
         };
@@ -87,6 +90,26 @@ impl KernelMaps {
                 ranges,
             },
         )
+    }
+
+    /// Says where in the unwind tables the mappings of a target are, and how often that has changed.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn set_mappings(
+        &mut self,
+        slot: Slot,
+        chunk: MappingsChunk,
+        generation: u32,
+    ) -> Result<()> {
+        self.mappings
+            .set(
+                u32::from(slot.0),
+                PlainData(Mappings { chunk_from_1: chunk.0 + 1, generation }),
+                0,
+            )
+            .context("cannot write the map of mappings")
     }
 
     /// Lets the events of a target count no longer; what it holds stays as it is.

@@ -1,10 +1,11 @@
 //! The ring buffer's messages, decoded: kernel records end here.
 
 use leaktrace_ebpf::records::{
-    ENDING_COMPLETE, ENDING_DEPTH, RECORD_EXEC, RECORD_STACK, STACK_RECORD_HEADER,
+    ENDING_COMPLETE, ENDING_DEPTH, ENDING_UNMAPPED, FRAME_INTERRUPTED, RECORD_EXEC,
+    RECORD_LIBRARIES, RECORD_STACK, STACK_RECORD_HEADER,
 };
 
-use crate::model::{Addr, Ending, Pid, Slot, StackFrames, StackId};
+use crate::model::{Addr, CodeAddr, Ending, Pid, Slot, StackFrames, StackId};
 
 /// What the kernel half says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Message {
     },
     /// A process replaced its address space.
     Exec(Exec),
+    /// The list of libraries of the target in this slot changes, or has changed.
+    Libraries(Slot),
 }
 
 /// A process replaced its address space.
@@ -39,7 +42,7 @@ pub fn decode(bytes: &[u8]) -> Option<Message> {
         RECORD_STACK => {
             let count = u32_at(bytes, 4)? as usize;
             let frames = bytes.get(STACK_RECORD_HEADER..)?.get(..count.checked_mul(8)?)?;
-            let frames = frames.chunks_exact(8).filter_map(|c| u64_at(c, 0).map(Addr));
+            let frames = frames.chunks_exact(8).filter_map(|c| u64_at(c, 0).map(frame));
             Some(Message::Stack {
                 id: StackId(u64_at(bytes, 8)?),
                 check: u32_at(bytes, 16)?,
@@ -48,7 +51,8 @@ pub fn decode(bytes: &[u8]) -> Option<Message> {
                     ending: match u32_at(bytes, 24)? {
                         ENDING_COMPLETE => Ending::Complete,
                         ENDING_DEPTH => Ending::Depth,
-                        _ => Ending::Broken,
+                        ENDING_UNMAPPED => Ending::Unmapped,
+                        _ => Ending::Lost,
                     },
                     frames: frames.collect(),
                 },
@@ -59,8 +63,14 @@ pub fn decode(bytes: &[u8]) -> Option<Message> {
             slot: Slot(u16::try_from(u32_at(bytes, 8)?).ok()?),
             held: u32_at(bytes, 12)? != 0,
         })),
+        RECORD_LIBRARIES => Some(Message::Libraries(Slot(u16::try_from(u32_at(bytes, 4)?).ok()?))),
         _ => None,
     }
+}
+
+fn frame(word: u64) -> CodeAddr {
+    let ip = Addr(word & !FRAME_INTERRUPTED);
+    if word == ip.0 { CodeAddr::returning_to(ip) } else { CodeAddr::interrupted_at(ip) }
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
@@ -87,15 +97,18 @@ mod tests {
         for word in [5u32, 3, ENDING_DEPTH, 0] {
             bytes.extend(word.to_ne_bytes());
         }
-        for frame in [0x1000u64, 0x2000] {
-            bytes.extend(frame.to_ne_bytes());
+        for word in [0x1000, 0x2000 | FRAME_INTERRUPTED] {
+            bytes.extend(word.to_ne_bytes());
         }
         let expected = Message::Stack {
             id: StackId(77),
             check: 5,
             stack: StackFrames {
                 slot: Slot(3),
-                frames: Box::new([Addr(0x1000), Addr(0x2000)]),
+                frames: Box::new([
+                    CodeAddr::returning_to(Addr(0x1000)),
+                    CodeAddr::interrupted_at(Addr(0x2000)),
+                ]),
                 ending: Ending::Depth,
             },
         };

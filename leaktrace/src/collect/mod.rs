@@ -2,6 +2,7 @@
 //! `aya::maps`.
 
 pub mod batch;
+mod chunk_map;
 pub mod clock;
 pub mod event_loop;
 pub mod kernel_log;
@@ -10,8 +11,10 @@ pub mod live;
 pub mod maps;
 pub mod messages;
 pub mod readiness;
+pub mod unwind_tables;
 
 pub use event_loop::{Event, Source, Step};
 pub use ledger::Ledger;
 pub use live::Live;
 pub use maps::{KernelMaps, MessageRing};
+pub use unwind_tables::UnwindTables;

@@ -25,10 +25,79 @@ pub struct Health {
     pub lost: BTreeMap<&'static str, u64>,
     /// Allocations whose stack has more frames than are kept.
     pub truncated_stacks: u64,
+    /// How whole the stacks are.
+    pub stacks: StackQuality,
     /// Probes that could not be placed.
     pub probe_failures: Vec<ProbeFailure>,
     /// What else the reader of a report has to know: one sentence each.
     pub notes: Vec<String>,
+}
+
+/// How many allocations have a whole stack, and why the others have not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StackQuality {
+    /// Allocations whose stack reaches the thread's start.
+    pub complete: u64,
+    /// Allocations whose stack has more frames than are kept.
+    pub cut_short: u64,
+    /// Where the stacks of the others end, most allocations first.
+    pub lost_at: Vec<LostAt>,
+}
+
+/// A module that stacks end in because the next caller could not be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostAt {
+    /// The mapped file, or a name in brackets for other memory.
+    pub module: String,
+    /// Why.
+    pub reason: LostReason,
+    /// Allocations whose stack ends there.
+    pub allocations: u64,
+}
+
+/// Why a caller could not be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LostReason {
+    /// The file has no unwind data that could be used, and its code keeps no frame pointer.
+    NoUnwindData,
+    /// Generated code that keeps no frame pointer.
+    GeneratedCode,
+    /// The unwind data led nowhere.
+    Inconsistent,
+    /// The code was mapped while tracing, and its unwind data was not there yet; or the address
+    /// is none of any code.
+    NotMapped,
+    /// A return probe, of leaktrace's or of another tracer's, stands in the place of the return
+    /// address.
+    ReturnProbe,
+    /// The stack was lost as a whole: what else the health says was lost says why.
+    NotKept,
+}
+
+impl LostReason {
+    /// As the JSON report writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoUnwindData => "no_unwind_data",
+            Self::GeneratedCode => "generated_code",
+            Self::Inconsistent => "inconsistent",
+            Self::NotMapped => "not_mapped",
+            Self::ReturnProbe => "return_probe",
+            Self::NotKept => "not_kept",
+        }
+    }
+}
+
+impl StackQuality {
+    /// Allocations whose stack ends because a caller could not be found.
+    pub fn lost(&self) -> u64 {
+        self.lost_at.iter().map(|at| at.allocations).sum()
+    }
+
+    /// All allocations that have a stack.
+    pub fn all(&self) -> u64 {
+        self.complete + self.cut_short + self.lost()
+    }
 }
 
 /// A probe that could not be placed.

@@ -56,6 +56,44 @@ impl fmt::Display for Addr {
     }
 }
 
+/// Where in the code a frame is: its return address, or, if a signal interrupted it, the address
+/// of the next instruction to run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CodeAddr(u64);
+
+impl CodeAddr {
+    const INTERRUPTED: u64 = 1 << 63;
+
+    /// A frame that has called another, which returns to `ip`.
+    pub fn returning_to(ip: Addr) -> Self {
+        Self(ip.0 & !Self::INTERRUPTED)
+    }
+
+    /// A frame that a signal interrupted before the instruction at `ip`.
+    pub fn interrupted_at(ip: Addr) -> Self {
+        Self(ip.0 | Self::INTERRUPTED)
+    }
+
+    /// The frame's instruction pointer.
+    pub fn ip(self) -> Addr {
+        Addr(self.0 & !Self::INTERRUPTED)
+    }
+
+    /// An address inside the instruction that the frame is at: a return address can already be
+    /// another function's, or outside the mapping, behind a call that does not return.
+    pub fn instruction(self) -> Addr {
+        let is_return = u64::from(self.0 & Self::INTERRUPTED == 0);
+        Addr(self.ip().0.saturating_sub(is_return))
+    }
+}
+
+impl fmt::Debug for CodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.0 & Self::INTERRUPTED == 0 { "" } else { " interrupted" };
+        write!(f, "{}{mark}", self.ip())
+    }
+}
+
 /// A stack: a 64-bit hash of its frames and its address space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StackId(pub u64);
@@ -78,6 +116,15 @@ pub struct Slot(pub u16);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_lies_before_its_return_address() {
+        let called = CodeAddr::returning_to(Addr(0x1000));
+        let interrupted = CodeAddr::interrupted_at(Addr(0x1000));
+        assert_eq!((called.ip(), called.instruction()), (Addr(0x1000), Addr(0xfff)));
+        assert_eq!((interrupted.ip(), interrupted.instruction()), (Addr(0x1000), Addr(0x1000)));
+        assert_ne!(called, interrupted);
+    }
 
     #[test]
     fn pids_are_positive_numbers() {

@@ -7,8 +7,8 @@ pub mod report;
 pub mod snapshot;
 pub mod unwind;
 
-pub use health::{Health, ProbeFailure};
-pub use ids::{Addr, Pid, Slot, StackId};
+pub use health::{Health, LostAt, LostReason, ProbeFailure, StackQuality};
+pub use ids::{Addr, CodeAddr, Pid, Slot, StackId};
 pub use printable::printable;
 pub use report::{
     Cost, EndedBy, Frame, Mode, ProbeInfo, Report, StackReport, Target, Trace, Verdict, VerdictKind,

@@ -2,7 +2,7 @@
 
 use super::health::Health;
 use super::ids::{Addr, Pid, StackId};
-use super::snapshot::Totals;
+use super::snapshot::{Ending, Totals};
 
 /// What a trace found. Names in it are printable (see [`super::printable`]).
 #[derive(Clone, Debug)]
@@ -127,8 +127,8 @@ pub struct StackReport {
     /// The index in `frames` of the first that belongs to the program rather than to a language
     /// runtime's allocation plumbing.
     pub culprit: Option<usize>,
-    /// Whether the stack ends before the thread's start.
-    pub truncated: bool,
+    /// Why there are no more frames.
+    pub ending: Ending,
 }
 
 /// What a stack looks like, and why.

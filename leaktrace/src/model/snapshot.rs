@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ids::{Addr, Slot, StackId};
+use super::ids::{CodeAddr, Slot, StackId};
 
 /// What was allocated and freed. Outstanding is the difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,14 +49,16 @@ pub struct Snapshot {
 }
 
 /// Why a stack ends where it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
-    /// It reaches the thread's start, as far as can be told.
+    /// It reaches the thread's start.
     Complete,
     /// It has more frames than are kept.
     Depth,
-    /// The unwinder could not go on.
-    Broken,
+    /// The caller of the last frame could not be found.
+    Lost,
+    /// The last frame lies in code that was not known to the unwinder.
+    Unmapped,
 }
 
 /// The frames of a stack as the kernel half sent them.
@@ -64,8 +66,8 @@ pub enum Ending {
 pub struct StackFrames {
     /// The address space they are addresses of.
     pub slot: Slot,
-    /// Return addresses, leaf first.
-    pub frames: Box<[Addr]>,
+    /// Leaf first.
+    pub frames: Box<[CodeAddr]>,
     /// Why there are no more.
     pub ending: Ending,
 }

@@ -8,7 +8,7 @@ use leaktrace_ebpf::cookie::Cookie;
 
 use super::load::Kernel;
 use crate::model::{Pid, ProbeFailure, ProbeInfo, Slot};
-use crate::target::{Plan, PlannedProbe, Role};
+use crate::target::{LoaderHook, Plan, PlannedProbe, Role};
 
 /// The probes in one process. Dropping it detaches them.
 pub struct Attached {
@@ -75,6 +75,24 @@ impl Attached {
             bail!("no probe could be placed in process {pid}: {why}");
         }
         Ok(this)
+    }
+
+    /// Has the kernel half say when the process loads or unloads libraries.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses, and why.
+    pub fn watch_libraries(
+        &mut self,
+        kernel: &mut Kernel,
+        hook: &LoaderHook,
+        pid: Pid,
+        slot: Slot,
+    ) -> Result<()> {
+        let (path, offset) = (hook.file.proc_path(), hook.file_offset);
+        let link = attach_at(kernel, "libraries_changed", &path, offset, slot.0.into(), pid)?;
+        self.links.push(link);
+        Ok(())
     }
 
     /// Detaches all probes; returns how long it took.

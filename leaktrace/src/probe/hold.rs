@@ -14,7 +14,7 @@ use super::load::Kernel;
 use super::own_process::signal_child;
 use crate::model::Pid;
 use crate::target::elf::Elf;
-use crate::target::{Image, process};
+use crate::target::{Image, loader, process};
 
 /// How long a child may take from one stop to the next before it is let go untraced so far.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -121,7 +121,7 @@ fn stop_where_libraries_are_mapped(
     }
     let loader = files().find(|(file, _)| file.id != exe.id);
     if let Some((loader, elf)) = loader {
-        let hooks = elf.functions(|name| name == "_dl_debug_state").unwrap_or_default();
+        let hooks = elf.functions(|name| name == loader::HOOK).unwrap_or_default();
         if let Some(offset) = hooks.first().and_then(|hook| elf.file_offset(hook.address)) {
             let bias = image.code_of(loader.id).next().and_then(|mapping| {
                 let address = elf.address_at(mapping.offset)?;

@@ -3,7 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
-use aya::programs::{ProgramError, RawTracePoint, UProbe};
+use aya::programs::{ProgramError, ProgramType, RawTracePoint, UProbe};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use leaktrace_ebpf::records::UNKNOWN_STACK;
 
@@ -16,12 +17,13 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/leaktrace.x86_64.b
 static OBJECT: &[u8] = &[];
 
 /// The programs that sit on user code.
-const UPROBES: [&str; 7] = [
+const UPROBES: [&str; 8] = [
     "allocation_entry",
     "allocation_return",
     "allocation_exit",
     "free_entry",
     "hold_here",
+    "libraries_changed",
     "empty",
     "empty_return",
 ];
@@ -75,10 +77,13 @@ impl Kernel {
     fn try_to_load(settings: &Settings) -> Result<Self> {
         let (device, inode) = own_pid_namespace();
         let verbose = u32::from(settings.verbose);
+        let has_loop =
+            is_helper_supported(ProgramType::KProbe, BpfHelper::BPF_FUNC_loop).unwrap_or(false);
         let mut ebpf = EbpfLoader::new()
             // aya has no type for task storage, which only the kernel half reads.
             .allow_unsupported_maps()
             .override_global("VERBOSE", &verbose, true)
+            .override_global("HAS_LOOP", &u32::from(has_loop), true)
             .override_global("MIN_SIZE", &settings.min_size, true)
             .override_global("MAX_SIZE", &settings.max_size, true)
             .override_global("PID_NAMESPACE_DEVICE", &device, true)

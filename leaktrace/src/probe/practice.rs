@@ -128,13 +128,14 @@ const FREES: Signature = Signature {
 /// Measures what probes cost here.
 ///
 /// `kernel` is loaded for this alone, and its target 0 is open: a trace's own ledger must not see
-/// the practice.
+/// the practice. `prepare` gets the child's id before anything is placed in it.
 ///
 /// # Errors
 ///
 /// When a probe cannot be placed.
-pub fn measure(kernel: &mut Kernel) -> Result<ProbeCost> {
+pub fn measure(kernel: &mut Kernel, prepare: impl FnOnce(Pid) -> Result<()>) -> Result<ProbeCost> {
     let mut practice = Practice::start(&[])?;
+    prepare(practice.pid)?;
     let stepped_untraced = practice.least("stepped", 1000)?;
     let pair_untraced = practice.least("pairs", 1000)?;
     let stepped = practice.attach(kernel, "empty", practice.stepped, 0)?;

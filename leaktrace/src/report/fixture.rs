@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Addr, Cost, EndedBy, Frame, Health, Mode, Pid, ProbeFailure, ProbeInfo, Report, StackId,
-    StackReport, Target, Totals, Trace, Verdict, VerdictKind,
+    Addr, Cost, EndedBy, Ending, Frame, Health, LostAt, LostReason, Mode, Pid, ProbeFailure,
+    ProbeInfo, Report, StackId, StackQuality, StackReport, Target, Totals, Trace, Verdict,
+    VerdictKind,
 };
 
 pub(super) fn target(pid: u32, comm: &str) -> Target {
@@ -51,7 +52,7 @@ fn stack(id: u64, verdict: VerdictKind, evidence: &str, frames: Vec<Frame>) -> S
         verdict: Verdict { kind: verdict, evidence: evidence.to_owned() },
         frames,
         culprit: None,
-        truncated: false,
+        ending: Ending::Complete,
     }
 }
 
@@ -243,6 +244,7 @@ pub(crate) fn server() -> Report {
                 ("blocks_full_bytes", 0),
                 ("stacks_full", 0),
             ]),
+            stacks: StackQuality { complete: 1_509_200, ..StackQuality::default() },
             ..Health::default()
         },
         cost: Cost {
@@ -273,6 +275,21 @@ pub(super) fn troubled() -> Report {
         ("gremlins", 1),
     ]);
     health.truncated_stacks = 17;
+    let lost_at = |module: &str, reason, allocations| LostAt {
+        module: module.to_owned(),
+        reason,
+        allocations,
+    };
+    health.stacks = StackQuality {
+        complete: 1_490_000,
+        cut_short: 17,
+        lost_at: vec![
+            lost_at("[anonymous]", LostReason::GeneratedCode, 12_000),
+            lost_at("/opt/shop/lib/libfast.so", LostReason::NoUnwindData, 7_000),
+            lost_at("/usr/lib/libplugin.so", LostReason::NotMapped, 180),
+            lost_at("/usr/bin/shop", LostReason::Inconsistent, 3),
+        ],
+    };
     health.reappeared = 1;
     health.abandoned_calls = 4;
     health.probe_failures = vec![ProbeFailure {
@@ -289,7 +306,7 @@ pub(super) fn troubled() -> Report {
     report.stacks.push(holding(unknown, 4096, 1, (0, 0)));
     for stack in report.stacks.iter_mut().take(2) {
         stack.pid = Pid::new(4343);
-        stack.truncated = true;
+        stack.ending = Ending::Depth;
     }
     report
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::names;
-use crate::model::{Report, StackReport};
+use crate::model::{Ending, Report, StackReport};
 
 pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for (stack, bytes) in lines(report) {
@@ -28,8 +28,10 @@ fn joined(report: &Report, stack: &StackReport) -> String {
         frames
             .push(target.map_or("[unknown process]".to_owned(), |t| one_field(&names::target(t))));
     }
-    if stack.truncated {
-        frames.push("[truncated]".to_owned());
+    match stack.ending {
+        Ending::Complete => {}
+        Ending::Depth => frames.push("[truncated]".to_owned()),
+        Ending::Lost | Ending::Unmapped => frames.push("[callers lost]".to_owned()),
     }
     if stack.frames.is_empty() {
         frames.push("[unknown stack]".to_owned());

@@ -1,7 +1,7 @@
 //! What a reader has to know about what was missed, and what to do about it.
 
 use super::units;
-use crate::model::Health;
+use crate::model::{Health, LostReason, StackQuality};
 
 /// What is missing, in a few words: `123 events lost, 2 probes not placed`.
 pub(super) fn shortcomings(health: &Health) -> String {
@@ -27,10 +27,23 @@ pub(super) fn summary(health: &Health) -> String {
         }
     };
     let seen = units::counted(seen, "event");
+    let whole = whole_stacks(&health.stacks);
     if health.complete() {
-        format!("nothing lost, {seen} seen; {matched}")
+        format!("nothing lost, {seen} seen; {matched}{whole}")
     } else {
-        format!("INCOMPLETE, {}; {seen} seen; {matched}", shortcomings(health))
+        format!("INCOMPLETE, {}; {seen} seen; {matched}{whole}", shortcomings(health))
+    }
+}
+
+/// How many stacks are whole, in a few words.
+fn whole_stacks(stacks: &StackQuality) -> String {
+    let all = stacks.all();
+    if all == 0 {
+        String::new()
+    } else if stacks.complete == all {
+        "; all stacks whole".to_owned()
+    } else {
+        format!("; {} of stacks whole", units::percent(stacks.complete as f64 / all as f64))
     }
 }
 
@@ -54,6 +67,7 @@ pub(super) fn details(health: &Health) -> Vec<String> {
             failure.function, failure.module, failure.error
         ));
     }
+    items.extend(lost_stacks(&health.stacks));
     if health.truncated_stacks > 0 {
         items.push(format!(
             "{} had more frames than are kept: the outermost callers are missing, and paths that \
@@ -88,6 +102,60 @@ pub(super) fn details(health: &Health) -> Vec<String> {
     }
     items.extend(health.notes.iter().cloned());
     items
+}
+
+/// So many modules are named at which stacks are lost.
+const MODULES: usize = 5;
+
+/// Where stacks end before the thread's start, and what to do about it.
+fn lost_stacks(stacks: &StackQuality) -> Vec<String> {
+    let share = |n: u64| units::percent(n as f64 / stacks.all().max(1) as f64);
+    let mut items: Vec<String> = stacks
+        .lost_at
+        .iter()
+        .take(MODULES)
+        .map(|at| {
+            format!(
+                "the stacks of {} ({}) end in {}: {}",
+                units::counted(at.allocations, "allocation"),
+                share(at.allocations),
+                at.module,
+                why_lost(at.reason)
+            )
+        })
+        .collect();
+    let rest: u64 = stacks.lost_at.iter().skip(MODULES).map(|at| at.allocations).sum();
+    if rest > 0 {
+        let modules = units::counted((stacks.lost_at.len() - MODULES) as u64, "more place");
+        items.push(format!(
+            "the stacks of {} ({}) end in {modules}",
+            units::counted(rest, "allocation"),
+            share(rest)
+        ));
+    }
+    items
+}
+
+fn why_lost(reason: LostReason) -> &'static str {
+    match reason {
+        LostReason::NoUnwindData => {
+            "it has no unwind data there (.eh_frame) and keeps no frame pointers; a build with \
+             -fasynchronous-unwind-tables or -fno-omit-frame-pointer has whole stacks"
+        }
+        LostReason::GeneratedCode => {
+            "generated code without frame pointers; runtimes keep them on request (Java: \
+             -XX:+PreserveFramePointer)"
+        }
+        LostReason::Inconsistent => "its unwind data led nowhere from there",
+        LostReason::NotMapped => {
+            "code that was mapped only while tracing, or none at all; a trace that begins later \
+             knows it"
+        }
+        LostReason::ReturnProbe => {
+            "a return probe, of leaktrace's or another tracer's, hides the caller there"
+        }
+        LostReason::NotKept => "they found no room, see above",
+    }
 }
 
 fn reason_and_advice(reason: &str) -> String {

@@ -3,10 +3,13 @@
 //! Times are seconds, sizes and offsets are bytes, addresses and ids are strings of hex digits.
 //! Fields may be added, never renamed or given another meaning.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
+
+mod health;
+
+use health::{Health, ProbeFailure};
 
 use crate::model;
 
@@ -165,56 +168,6 @@ impl<'a> From<&'a model::ProbeInfo> for Probe<'a> {
 }
 
 #[derive(Serialize)]
-struct Health<'a> {
-    allocs: u64,
-    frees: u64,
-    matched_frees: u64,
-    unknown_frees: u64,
-    failed_allocs: u64,
-    reappeared: u64,
-    abandoned_calls: u64,
-    filtered: u64,
-    lost: &'a BTreeMap<&'static str, u64>,
-    truncated_stacks: u64,
-    probe_failures: Vec<ProbeFailure<'a>>,
-    notes: &'a [String],
-    complete: bool,
-}
-
-impl<'a> From<&'a model::Health> for Health<'a> {
-    fn from(health: &'a model::Health) -> Self {
-        Self {
-            allocs: health.allocs,
-            frees: health.frees,
-            matched_frees: health.matched_frees,
-            unknown_frees: health.unknown_frees,
-            failed_allocs: health.failed_allocs,
-            reappeared: health.reappeared,
-            abandoned_calls: health.abandoned_calls,
-            filtered: health.filtered,
-            lost: &health.lost,
-            truncated_stacks: health.truncated_stacks,
-            probe_failures: health.probe_failures.iter().map(ProbeFailure::from).collect(),
-            notes: &health.notes,
-            complete: health.complete(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct ProbeFailure<'a> {
-    function: &'a str,
-    module: &'a str,
-    error: &'a str,
-}
-
-impl<'a> From<&'a model::ProbeFailure> for ProbeFailure<'a> {
-    fn from(failure: &'a model::ProbeFailure) -> Self {
-        Self { function: &failure.function, module: &failure.module, error: &failure.error }
-    }
-}
-
-#[derive(Serialize)]
 struct Cost {
     probe_hits: u64,
     ns_per_hit: Option<f64>,
@@ -272,7 +225,9 @@ struct Stack<'a> {
     verdict: Verdict<'a>,
     /// Null when no scan was asked for.
     reach: Option<()>,
+    /// Whether it ends before the thread's start.
     truncated: bool,
+    ending: &'static str,
     /// An index in `frames`: where the program itself begins.
     culprit: Option<usize>,
     frames: Vec<Frame<'a>>,
@@ -290,10 +245,19 @@ impl<'a> From<&'a model::StackReport> for Stack<'a> {
             oldest_age_s: stack.oldest_age_s,
             verdict: Verdict { kind: stack.verdict.kind.name(), evidence: &stack.verdict.evidence },
             reach: None,
-            truncated: stack.truncated,
+            truncated: stack.ending != model::Ending::Complete,
+            ending: ending(stack.ending),
             culprit: stack.culprit,
             frames: stack.frames.iter().map(Frame::from).collect(),
         }
+    }
+}
+
+fn ending(ending: model::Ending) -> &'static str {
+    match ending {
+        model::Ending::Complete => "complete",
+        model::Ending::Depth => "cut_short",
+        model::Ending::Lost | model::Ending::Unmapped => "lost",
     }
 }
 

@@ -40,7 +40,7 @@ use asker::{Asker, Skipped};
 use generated_code::{PerfMapPlaces, is_memory_file, may_be_generated};
 use protocol::{Answer, Request, Symbol};
 
-use crate::model::{Addr, Frame, Pid, printable};
+use crate::model::{CodeAddr, Frame, Pid, printable};
 use crate::target::maps::FileId;
 use crate::target::{Image, Located, ObjectFile};
 
@@ -93,20 +93,20 @@ impl Symbolizer {
         self.perf_maps.of(pid);
     }
 
-    /// The frames at return addresses of a target, for each address the innermost inlined function
+    /// The frames at code addresses of a target, for each address the innermost inlined function
     /// first and the real function last. There is always at least one; without a name if none is
     /// known. Blocks for [`Options::call_time`] at most.
-    pub fn symbolize(&mut self, image: &Image, addresses: &[Addr]) -> Vec<Vec<Frame>> {
+    pub fn symbolize(&mut self, image: &Image, addresses: &[CodeAddr]) -> Vec<Vec<Frame>> {
         let until = Instant::now() + self.asker.call_time;
         let places: Vec<Option<Located<'_>>> =
-            addresses.iter().map(|&address| locate_call(image, address)).collect();
+            addresses.iter().map(|address| image.locate(address.instruction())).collect();
         let generated = self.name_generated(image, addresses, &places, until);
         self.name_modules(addresses, &places, &generated, until);
         let frames = addresses.iter().zip(&places).map(|(&address, place)| {
             match (place, generated.get(&address)) {
                 (_, Some(name)) => vec![generated_frame(address, name)],
                 (Some(located), None) => self.frames_in(address, located),
-                (None, None) => vec![Frame { ip: address, ..Frame::default() }],
+                (None, None) => vec![Frame { ip: address.ip(), ..Frame::default() }],
             }
         });
         frames.collect()
@@ -122,17 +122,17 @@ impl Symbolizer {
     fn name_generated(
         &mut self,
         image: &Image,
-        addresses: &[Addr],
+        addresses: &[CodeAddr],
         places: &[Option<Located<'_>>],
         until: Instant,
-    ) -> HashMap<Addr, String> {
+    ) -> HashMap<CodeAddr, String> {
         // What lies nowhere may lie in a mapping that came after the last look at a process that is
         // gone; or it is an address of a broken stack, of which nothing is said.
         let with_place = addresses.iter().zip(places);
         let possible = with_place.filter(|(_, p)| p.as_ref().is_none_or(may_be_generated));
-        let possible: BTreeMap<Addr, bool> = possible.map(|(&a, p)| (a, p.is_some())).collect();
+        let possible: BTreeMap<CodeAddr, bool> = possible.map(|(&a, p)| (a, p.is_some())).collect();
         let is_certain = possible.values().any(|&is_certain| is_certain);
-        let generated: Vec<Addr> = possible.into_keys().collect();
+        let generated: Vec<CodeAddr> = possible.into_keys().collect();
         let mut names = HashMap::new();
         if generated.is_empty() {
             return names;
@@ -150,7 +150,7 @@ impl Symbolizer {
             let request = Request::PerfMap {
                 path: place.path.clone(),
                 uid: place.uid,
-                addresses: part.iter().map(|address| address.0.saturating_sub(1)).collect(),
+                addresses: part.iter().map(|address| address.instruction().0).collect(),
             };
             let what = format!("names of generated code of process {}", image.pid);
             let Ok(answer) = self.asker.ask(&request, &what, "names", until) else { return names };
@@ -179,9 +179,9 @@ impl Symbolizer {
     /// Asks for the names that are not known yet, file by file.
     fn name_modules(
         &mut self,
-        addresses: &[Addr],
+        addresses: &[CodeAddr],
         places: &[Option<Located<'_>>],
-        generated: &HashMap<Addr, String>,
+        generated: &HashMap<CodeAddr, String>,
         until: Instant,
     ) {
         let mut wanted: BTreeMap<FileId, BTreeSet<u64>> = BTreeMap::new();
@@ -266,16 +266,16 @@ impl Symbolizer {
     }
 
     /// The frames at an address of a mapping whose names are known as far as they can be.
-    fn frames_in(&self, address: Addr, located: &Located<'_>) -> Vec<Frame> {
+    fn frames_in(&self, address: CodeAddr, located: &Located<'_>) -> Vec<Frame> {
         let path = located.mapping.path.as_str();
-        let mut frame = Frame { ip: address, ..Frame::default() };
+        let mut frame = Frame { ip: address.ip(), ..Frame::default() };
         if path.is_empty() {
             frame.module = Some("[anonymous]".to_owned());
             return vec![frame];
         }
         frame.module = Some(printable(path));
-        // The call lies one byte before the return address.
-        frame.module_offset = located.file_offset.checked_add(1);
+        let behind = address.ip().0.wrapping_sub(address.instruction().0);
+        frame.module_offset = located.file_offset.checked_add(behind);
         let Some(module) = located.file.and_then(|file| self.modules.get(&file.id)) else {
             return vec![frame];
         };
@@ -287,15 +287,9 @@ impl Symbolizer {
     }
 }
 
-/// Where the call before a return address lies: the address itself can be another function's, or
-/// outside the mapping, behind a function that does not return.
-fn locate_call(image: &Image, address: Addr) -> Option<Located<'_>> {
-    image.locate(Addr(address.0.checked_sub(1)?))
-}
-
-fn generated_frame(address: Addr, name: &str) -> Frame {
+fn generated_frame(address: CodeAddr, name: &str) -> Frame {
     Frame {
-        ip: address,
+        ip: address.ip(),
         function: Some(name.to_owned()),
         module: Some("[jit]".to_owned()),
         ..Frame::default()

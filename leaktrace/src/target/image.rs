@@ -11,6 +11,8 @@ use crate::model::{Addr, Pid, printable};
 
 /// More mappings than this are not looked at: the kernel's own limit is 65,530 by default.
 const MOST_MAPPINGS: usize = 1 << 20;
+/// More code mappings that are gone are not remembered.
+const MOST_GONE: usize = 4096;
 /// More mapped files than this are not opened.
 pub const MOST_FILES: usize = 4096;
 
@@ -21,6 +23,8 @@ pub struct Image {
     pub pid: Pid,
     /// By address.
     mappings: Vec<Mapping>,
+    /// Code that was mapped before, and nothing is in its place now; by address.
+    gone: Vec<Mapping>,
     files: BTreeMap<FileId, Arc<ObjectFile>>,
     unopened: BTreeSet<FileId>,
 }
@@ -43,21 +47,28 @@ impl Image {
     ///
     /// [`TargetError`] if the process is gone or may not be looked at.
     pub fn capture(pid: Pid) -> Result<Self, TargetError> {
-        let mut image =
-            Self { pid, mappings: Vec::new(), files: BTreeMap::new(), unopened: BTreeSet::new() };
+        let mut image = Self {
+            pid,
+            mappings: Vec::new(),
+            gone: Vec::new(),
+            files: BTreeMap::new(),
+            unopened: BTreeSet::new(),
+        };
         image.refresh()?;
         Ok(image)
     }
 
     /// Reads the mappings again and opens files that are new. What was open stays open, and what
     /// was mapped stays known as long as nothing new lies in its place: a stack may still have
-    /// frames in a library that was unloaded.
+    /// frames in a library that was unloaded. Returns whether any code was mapped or has gone.
     ///
     /// # Errors
     ///
     /// As [`Image::capture`].
-    pub fn refresh(&mut self) -> Result<(), TargetError> {
-        self.look(MOST_FILES)
+    pub fn refresh(&mut self) -> Result<bool, TargetError> {
+        let before: Vec<Mapping> = self.code().cloned().collect();
+        self.look(MOST_FILES)?;
+        Ok(!self.code().eq(&before))
     }
 
     fn look(&mut self, most_files: usize) -> Result<(), TargetError> {
@@ -89,25 +100,27 @@ impl Image {
                 }
             }
         }
-        let gone = std::mem::take(&mut self.mappings);
-        let kept = gone.into_iter().filter(|old| {
-            let next = mappings.partition_point(|m| m.end <= old.start);
-            old.executable && mappings.get(next).is_none_or(|m| m.start >= old.end)
-        });
-        let kept: Vec<Mapping> = kept.collect();
-        mappings.extend(kept);
-        mappings.sort_by_key(|m| m.start);
-        self.mappings = mappings;
+        let before = std::mem::replace(&mut self.mappings, mappings);
+        let gone = before.into_iter().filter(|m| m.executable).chain(self.gone.drain(..));
+        let in_place = |mapping: &Mapping| {
+            let next = self.mappings.partition_point(|m| m.end <= mapping.start);
+            self.mappings.get(next).is_some_and(|m| m.start < mapping.end)
+        };
+        let mut gone: Vec<Mapping> =
+            gone.filter(|mapping| !in_place(mapping)).take(MOST_GONE).collect();
+        gone.sort_by_key(|m| m.start);
+        // Of two that lay in one place, one is enough.
+        gone.dedup_by(|later, earlier| later.start < earlier.end);
+        self.gone = gone;
         Ok(())
     }
 
     /// Where an address lies; `None` outside all mappings.
     pub fn locate(&self, address: Addr) -> Option<Located<'_>> {
-        let index = self.mappings.partition_point(|m| m.end <= address);
-        let mapping = self.mappings.get(index).filter(|m| m.contains(address))?;
+        let mapping = find(&self.mappings, address).or_else(|| find(&self.gone, address))?;
         Some(Located {
             mapping,
-            file: mapping.file.and_then(|id| self.files.get(&id)),
+            file: self.file_of(mapping),
             file_offset: address.0.wrapping_sub(mapping.start.0).wrapping_add(mapping.offset),
         })
     }
@@ -140,10 +153,25 @@ impl Image {
         self.mappings.iter().filter(move |m| m.executable && m.file == Some(id))
     }
 
+    /// The executable mappings, by address.
+    pub fn code(&self) -> impl Iterator<Item = &Mapping> {
+        self.mappings.iter().filter(|m| m.executable)
+    }
+
+    /// The file behind a mapping, if there is one and it could be opened.
+    pub fn file_of(&self, mapping: &Mapping) -> Option<&Arc<ObjectFile>> {
+        mapping.file.and_then(|id| self.files.get(&id))
+    }
+
     /// All mappings, by address.
     pub fn mappings(&self) -> &[Mapping] {
         &self.mappings
     }
+}
+
+fn find(mappings: &[Mapping], address: Addr) -> Option<&Mapping> {
+    let index = mappings.partition_point(|m| m.end <= address);
+    mappings.get(index).filter(|m| m.contains(address))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::budget::Budget;
 use super::elf::{Elf, ElfError, Function};
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
+use super::loader::LoaderHook;
 use super::object_file::ObjectFile;
 use super::route::Route;
 use super::sites::{Role, sites};
@@ -72,6 +73,8 @@ pub struct Plan {
     /// Functions that need no probe of their own: another name of one that has one, or all they do
     /// is call one.
     pub covered: Vec<String>,
+    /// Where the dynamic loader tells of libraries that are loaded later.
+    pub loader_hook: Option<LoaderHook>,
     /// Functions that cannot be probed, and why.
     pub failures: Vec<ProbeFailure>,
     /// Files that could not be read; one sentence each.
@@ -87,10 +90,11 @@ impl Plan {
     ///
     /// [`TargetError::NoAllocator`] when there is nothing to probe.
     pub fn make(image: &Image, exe: &str, only: Option<&str>) -> Result<Self, TargetError> {
-        let mut plan = Self::default();
+        let budget = Budget::for_plan();
+        let loader_hook = LoaderHook::find(image, &budget);
+        let mut plan = Self { loader_hook, ..Self::default() };
         let mut files = 0;
         plan.note_unopened(image, only);
-        let budget = Budget::for_plan();
         for file in image.files().filter(|f| is_chosen(f, only)) {
             files += 1;
             match plan.add_file(image, file, &budget) {

@@ -1,7 +1,7 @@
 //! One stack: what it holds, why it got its verdict, and its frames.
 
 use super::{Ink, inked, inked_lines};
-use crate::model::{Report, StackReport, VerdictKind};
+use crate::model::{Ending, Report, StackReport, VerdictKind};
 use crate::report::{Style, names, units};
 
 /// Columns before a frame's name.
@@ -111,10 +111,17 @@ fn frames(stack: &StackReport, style: Style) -> Vec<String> {
         )
     } else if stack.frames.is_empty() {
         "    (no frames: its stack is not known)".to_owned()
-    } else if stack.truncated {
-        "    ... outer callers are missing: the stack could not be followed further".to_owned()
     } else {
-        return lines;
+        match stack.ending {
+            Ending::Complete => return lines,
+            Ending::Depth => {
+                "    ... outer callers are missing: there are more frames than are kept".to_owned()
+            }
+            Ending::Lost | Ending::Unmapped => {
+                "    ... outer callers are missing: the stack could not be followed further"
+                    .to_owned()
+            }
+        }
     };
     lines.push(inked(&names::shorten_middle(&remark, style.width), Ink::Faint, style));
     lines

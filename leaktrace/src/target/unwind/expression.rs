@@ -10,8 +10,8 @@ use super::Bytes;
 pub(super) enum Expression {
     /// A register + offset.
     Sum(u16, i64),
-    /// The word at a register + offset.
-    WordAt(u16, i64),
+    /// The word at a register + offset, plus an addend.
+    WordAt(u16, i64, u8),
     /// Stack pointer + 8, or + 16 from this byte on of an entry of the procedure linkage table.
     Plt(u8),
     /// Anything else.
@@ -19,6 +19,7 @@ pub(super) enum Expression {
 }
 
 const DEREF: u8 = 0x06;
+const PLUS_UCONST: u8 = 0x23;
 const LIT0: u8 = 0x30;
 const LIT31: u8 = 0x4f;
 const BREG0: u8 = 0x70;
@@ -37,7 +38,9 @@ impl Expression {
         let Ok(offset) = bytes.read_sleb128() else { return Self::Other };
         match bytes.slice() {
             [] => Self::Sum(register, offset),
-            [DEREF] => Self::WordAt(register, offset),
+            [DEREF] => Self::WordAt(register, offset, 0),
+            // One byte says up to 127.
+            &[DEREF, PLUS_UCONST, addend @ 0..0x80] => Self::WordAt(register, offset, addend),
             _ => Self::Other,
         }
     }

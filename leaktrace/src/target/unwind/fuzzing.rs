@@ -80,7 +80,7 @@ pub(super) fn check(table: &UnwindTable, code: &[Segment]) {
         assert!(rows.is_sorted_by(|a, b| a.offset() < b.offset()), "rows are in order");
         assert!(rows.is_sorted_by(|a, b| a.rule() != b.rule()), "a row says something new");
         assert!(rows.len() <= CHUNK_WORDS, "a page fits into a chunk");
-        let last_kind = Kind::Unsupported as u64;
+        let last_kind = Kind::Bx as u64;
         assert!(rows.iter().all(|row| row.rule().kind() <= last_kind), "rules are of known kinds");
     }
     let ends = || code.iter().map(|s| (s.address, s.address.saturating_add(s.size)));

@@ -1,5 +1,5 @@
-//! What call frame instructions say of the three values that matter: the CFA, the caller's frame
-//! pointer and the return address. Takes time and memory in proportion to the instructions.
+//! What call frame instructions say of the values that matter: the CFA, the caller's frame pointer,
+//! its rbx, and the return address. Takes time and memory in proportion to the instructions.
 
 use gimli::{CallFrameInstruction, Register, UnwindExpression, UnwindSection};
 use leaktrace_ebpf::unwind::{Kind, Rule};
@@ -8,6 +8,7 @@ use super::Bytes;
 use super::expression::Expression;
 
 /// DWARF's numbers of the registers of x86-64.
+const BX: Register = Register(3);
 const FP: Register = Register(6);
 const SP: Register = Register(7);
 const RETURN_ADDRESS: Register = Register(16);
@@ -47,6 +48,7 @@ enum Place {
 pub(super) struct State {
     cfa: Cfa,
     fp: Place,
+    bx: Place,
     return_address: Place,
 }
 
@@ -55,6 +57,7 @@ impl State {
     pub(super) const NONE: Self = Self {
         cfa: Cfa::Expression(Expression::Other),
         fp: Place::Unsaid,
+        bx: Place::Unsaid,
         return_address: Place::Unsaid,
     };
 
@@ -65,7 +68,8 @@ impl State {
             return Rule::of(Kind::End);
         }
         let of_signal = Self {
-            cfa: Cfa::Expression(Expression::WordAt(SP.0, SAVED_SP)),
+            cfa: Cfa::Expression(Expression::WordAt(SP.0, SAVED_SP, 0)),
+            bx: self.bx,
             fp: Place::At(Expression::Sum(SP.0, SAVED_FP)),
             return_address: Place::At(Expression::Sum(SP.0, SAVED_IP)),
         };
@@ -78,13 +82,14 @@ impl State {
         let (kind, cfa) = match self.cfa {
             Cfa::Sum(SP, offset) => (Kind::Sp, offset),
             Cfa::Sum(FP, offset) => (Kind::Fp, offset),
-            Cfa::Expression(Expression::WordAt(register, offset)) if register == SP.0 => {
+            Cfa::Sum(BX, offset) => (Kind::Bx, offset),
+            Cfa::Expression(Expression::WordAt(register, offset, _)) if register == SP.0 => {
                 (Kind::SpDeref, offset)
             }
-            Cfa::Expression(Expression::WordAt(register, offset)) if register == FP.0 => {
+            Cfa::Expression(Expression::WordAt(register, offset, _)) if register == FP.0 => {
                 (Kind::FpDeref, offset)
             }
-            Cfa::Expression(Expression::Plt(threshold)) => (Kind::Plt, i64::from(threshold)),
+            Cfa::Expression(Expression::Plt(threshold)) => (Kind::Plt, 8 * i64::from(threshold)),
             _ => return unsupported,
         };
         let fp = match (kind, self.fp) {
@@ -97,7 +102,14 @@ impl State {
             (_, Place::AtCfa(offset)) => offset,
             _ => return unsupported,
         };
-        Rule::new(kind, cfa, fp).unwrap_or(unsupported)
+        let third = match (self.cfa, self.bx) {
+            (Cfa::Expression(Expression::WordAt(_, _, addend)), _) => i64::from(addend),
+            (_, Place::AtCfa(offset)) => offset,
+            // Too far off as well: the dynamic loader is who needs it, and it keeps it near.
+            _ => 0,
+        };
+        let rule = Rule::new(kind, cfa, fp).unwrap_or(unsupported);
+        rule.with_third(third).unwrap_or(rule)
     }
 }
 
@@ -200,6 +212,7 @@ impl<'a, S: UnwindSection<Bytes<'a>>> Machine<'a, S> {
                 let initial = self.initial.ok_or(Bad)?;
                 match register {
                     FP => self.state.fp = initial.fp,
+                    BX => self.state.bx = initial.bx,
                     RETURN_ADDRESS => self.state.return_address = initial.return_address,
                     _ => {}
                 }
@@ -230,6 +243,7 @@ impl<'a, S: UnwindSection<Bytes<'a>>> Machine<'a, S> {
     fn place(&mut self, register: Register, place: Place) {
         match register {
             FP => self.state.fp = place,
+            BX => self.state.bx = place,
             RETURN_ADDRESS => self.state.return_address = place,
             _ => {}
         }

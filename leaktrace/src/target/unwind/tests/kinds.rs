@@ -39,6 +39,10 @@ fn with(kind: Kind, cfa: i64, fp: i64) -> Rule {
     Rule::new(kind, cfa, fp).unwrap()
 }
 
+fn third(rule: Rule, offset: i64) -> Rule {
+    rule.with_third(offset).unwrap()
+}
+
 #[test]
 fn a_register_and_an_offset() {
     check("", with(Kind::Sp, 8, 0));
@@ -54,7 +58,9 @@ fn a_register_and_an_offset() {
     check(".cfi_offset rbp, -16\n.cfi_escape 0x07, 6, 0xc6", with(Kind::Sp, 8, -16));
     check(".cfi_escape 0x86, 2, 0xc6", with(Kind::Sp, 8, 0));
     check(".cfi_undefined rbp", with(Kind::Sp, 8, 0));
-    check(".cfi_offset rbx, -16\n.cfi_register r12, rbx", with(Kind::Sp, 8, 0));
+    check(".cfi_offset rbx, -16\n.cfi_register r12, rbx", third(with(Kind::Sp, 8, 0), -16));
+    check(".cfi_offset rbx, -65536", with(Kind::Sp, 8, 0));
+    check(".cfi_def_cfa_register rbx\n.cfi_offset rbx, -24", third(with(Kind::Bx, 8, 0), -24));
 }
 
 #[test]
@@ -62,7 +68,11 @@ fn an_expression() {
     check(&format!("{CFA_AT_FP}\n{FP_AT_FP}"), with(Kind::FpDeref, -8, 0));
     check(CFA_AT_SP, with(Kind::SpDeref, 16, 0));
     check(&format!("{CFA_AT_SP}\n.cfi_offset rbp, -16"), with(Kind::SpDeref, 16, -16));
-    check(PLT, with(Kind::Plt, 11, 0));
+    check(PLT, with(Kind::Plt, 88, 0));
+    let plus_8 = ".cfi_escape 0x0f, 5, 0x77, 0x18, 0x06, 0x23, 8";
+    check(plus_8, third(with(Kind::SpDeref, 24, 0), 8));
+    let plus_8 = ".cfi_escape 0x0f, 5, 0x76, 0x78, 0x06, 0x23, 8";
+    check(&format!("{plus_8}\n{FP_AT_FP}"), third(with(Kind::FpDeref, -8, 0), 8));
 }
 
 #[test]
@@ -81,7 +91,8 @@ fn a_first_frame() {
 #[test]
 fn what_is_not_expressed() {
     for directives in [
-        ".cfi_def_cfa_register rbx",
+        ".cfi_def_cfa_register rcx",
+        ".cfi_def_cfa_offset 12",
         ".cfi_register rbp, rbx",
         ".cfi_val_offset rbp, -16",
         ".cfi_offset rip, -16",

@@ -43,10 +43,19 @@ fn agrees(rule: Rule, row: &gimli::UnwindTableRow<usize>) -> bool {
     let kind = |kind| rule.kind() == kind as u64;
     match (row.cfa(), place(16), fp) {
         (&CfaRule::RegisterAndOffset { register, offset }, RegisterRule::Offset(-8), Some(fp))
-            if matches!(register.0, 6 | 7) =>
+            if matches!(register.0, 3 | 6 | 7) =>
         {
-            let kind = if register.0 == 6 { Kind::Fp } else { Kind::Sp };
-            Some(rule) == Rule::new(kind, offset, fp)
+            let expected = match register.0 {
+                3 => Kind::Bx,
+                6 => Kind::Fp,
+                _ => Kind::Sp,
+            };
+            let bx = match place(3) {
+                RegisterRule::Offset(offset) => offset,
+                _ => 0,
+            };
+            let expected = Rule::new(expected, offset, fp);
+            expected.is_some_and(|expected| Some(rule) == expected.with_third(bx))
         }
         (CfaRule::RegisterAndOffset { .. }, _, _) => kind(Kind::Unsupported),
         (CfaRule::Expression(_), RegisterRule::Offset(-8), _) => {

@@ -1,0 +1,91 @@
+//! What was seen and missed, as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::model;
+
+#[derive(Serialize)]
+pub(super) struct Health<'a> {
+    allocs: u64,
+    frees: u64,
+    matched_frees: u64,
+    unknown_frees: u64,
+    failed_allocs: u64,
+    reappeared: u64,
+    abandoned_calls: u64,
+    filtered: u64,
+    lost: &'a BTreeMap<&'static str, u64>,
+    truncated_stacks: u64,
+    stacks: StackQuality<'a>,
+    probe_failures: Vec<ProbeFailure<'a>>,
+    notes: &'a [String],
+    complete: bool,
+}
+
+impl<'a> From<&'a model::Health> for Health<'a> {
+    fn from(health: &'a model::Health) -> Self {
+        Self {
+            allocs: health.allocs,
+            frees: health.frees,
+            matched_frees: health.matched_frees,
+            unknown_frees: health.unknown_frees,
+            failed_allocs: health.failed_allocs,
+            reappeared: health.reappeared,
+            abandoned_calls: health.abandoned_calls,
+            filtered: health.filtered,
+            lost: &health.lost,
+            truncated_stacks: health.truncated_stacks,
+            stacks: StackQuality::from(&health.stacks),
+            probe_failures: health.probe_failures.iter().map(ProbeFailure::from).collect(),
+            notes: &health.notes,
+            complete: health.complete(),
+        }
+    }
+}
+
+/// Counts allocations.
+#[derive(Serialize)]
+struct StackQuality<'a> {
+    complete: u64,
+    cut_short: u64,
+    lost: u64,
+    lost_at: Vec<LostAt<'a>>,
+}
+
+#[derive(Serialize)]
+struct LostAt<'a> {
+    module: &'a str,
+    reason: &'static str,
+    allocations: u64,
+}
+
+impl<'a> From<&'a model::StackQuality> for StackQuality<'a> {
+    fn from(stacks: &'a model::StackQuality) -> Self {
+        let lost_at = stacks.lost_at.iter().map(|at| LostAt {
+            module: &at.module,
+            reason: at.reason.name(),
+            allocations: at.allocations,
+        });
+        Self {
+            complete: stacks.complete,
+            cut_short: stacks.cut_short,
+            lost: stacks.lost(),
+            lost_at: lost_at.collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct ProbeFailure<'a> {
+    function: &'a str,
+    module: &'a str,
+    error: &'a str,
+}
+
+impl<'a> From<&'a model::ProbeFailure> for ProbeFailure<'a> {
+    fn from(failure: &'a model::ProbeFailure) -> Self {
+        Self { function: &failure.function, module: &failure.module, error: &failure.error }
+    }
+}
