@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what leaktrace costs its target, and itself. Numbers to read, never a test:
 //! nothing here fails because something took long.
 
+mod bpf_stats;
 mod fdinfo;
 mod kernel_time;
 mod killed;
@@ -13,6 +14,8 @@ mod programs;
 mod startup;
 mod table;
 mod target;
+mod unwind_tables;
+mod walk;
 
 use std::fs;
 
@@ -42,6 +45,10 @@ enum Question {
     Pairs,
     /// How much of that is spent in leaktrace's BPF programs.
     KernelTime,
+    /// What a walk by unwind tables takes, beside one by frame pointers.
+    Walk,
+    /// Time and memory for the unwind tables of large files.
+    UnwindTables,
     /// The same pair under bpftrace, memleak, heaptrack and valgrind.
     Peers,
     /// Time to attach and to detach.
@@ -91,6 +98,8 @@ fn answer(question: Question, programs: &Programs, effort: Effort) -> Result<Sec
     match question {
         Question::Pairs => pairs::measure(programs, effort),
         Question::KernelTime => kernel_time::measure(programs, effort),
+        Question::Walk => walk::measure(programs, effort),
+        Question::UnwindTables => unwind_tables::measure(programs, effort),
         Question::Peers => peers::measure(programs, effort),
         Question::Startup => startup::measure(programs, effort),
         Question::OwnUse => own_use::measure(programs, effort),

@@ -13,12 +13,35 @@ use crate::workspace::{root, run};
 
 const SOURCES: [(&str, &str); 2] =
     [("pairs", include_str!("programs/pairs.c")), ("blocks", include_str!("programs/blocks.c"))];
-const FLAGS: [&str; 4] = ["-O2", "-fno-omit-frame-pointer", "-w", "-o"];
+const FLAGS: [&str; 3] = ["-O2", "-fno-omit-frame-pointer", "-w"];
 
 /// Functions in the large library: as many as there are in a browser's or a compiler's.
 const LIBRARY_FUNCTIONS: u32 = 300_000;
 /// Bytes of constants beside them, to pass 100 MiB with the symbols.
 const LIBRARY_CONSTANTS: u32 = 80 << 20;
+
+/// By what the callers in a program can be found, and by nothing else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unwinding {
+    FramePointers,
+    Tables,
+}
+
+impl Unwinding {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::FramePointers => "frame pointers",
+            Self::Tables => "tables",
+        }
+    }
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::FramePointers => &["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"],
+            Self::Tables => &["-fomit-frame-pointer", "-fasynchronous-unwind-tables"],
+        }
+    }
+}
 
 /// Where they are.
 pub(crate) struct Programs {
@@ -38,7 +61,7 @@ impl Programs {
         for (name, source) in SOURCES {
             let file = directory.join(format!("{name}.c"));
             fs::write(&file, source)?;
-            run(Command::new("gcc").args(FLAGS).arg(directory.join(name)).arg(&file))?;
+            compile(&file, &directory.join(name), &[])?;
         }
         Ok(Self {
             leaktrace: build_leaktrace()?,
@@ -46,6 +69,14 @@ impl Programs {
             blocks: directory.join("blocks"),
             directory,
         })
+    }
+
+    /// `pairs` whose callers are found in this way.
+    pub(crate) fn pairs_unwound_by(&self, unwinding: Unwinding) -> Result<PathBuf> {
+        let name = format!("pairs-{}", unwinding.name().replace(' ', "-"));
+        let program = self.directory.join(name);
+        compile(&self.directory.join("pairs.c"), &program, unwinding.flags())?;
+        Ok(program)
     }
 
     /// A shared library of more than 100 MiB, with a full symbol table.
@@ -64,6 +95,10 @@ impl Programs {
         fs::rename(&fresh, &library)?;
         Ok(library)
     }
+}
+
+fn compile(source: &Path, program: &Path, flags: &[&str]) -> Result<()> {
+    run(Command::new("gcc").args(FLAGS).args(flags).arg("-o").arg(program).arg(source))
 }
 
 /// In assembly, which is turned into an object a hundred times faster than C; `ret` is an

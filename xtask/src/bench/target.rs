@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::process::{BETWEEN_LOOKS, Process};
-use super::programs::Programs;
+use super::programs::{Programs, Unwinding};
 
 /// How long probes may take to go when whoever placed them is gone.
 const UNTIL_PROBES_ARE_GONE: Duration = Duration::from_secs(20);
@@ -36,6 +36,16 @@ impl Target {
     /// Starts it with a stack of `frames`.
     pub(crate) fn start(programs: &Programs, frames: u32) -> Result<Self> {
         Self::spawn(Command::new(&programs.pairs).arg(frames.to_string()))
+    }
+
+    /// The same with callers that are found in this way only.
+    pub(crate) fn start_unwound_by(
+        programs: &Programs,
+        frames: u32,
+        unwinding: Unwinding,
+    ) -> Result<Self> {
+        let program = programs.pairs_unwound_by(unwinding)?;
+        Self::spawn(Command::new(program).arg(frames.to_string()))
     }
 
     /// The same with a library in its address space.
@@ -97,10 +107,15 @@ impl Target {
 
     /// The same for whoever only knows its id.
     pub(crate) fn trace_pid(programs: &Programs, pid: u32, empty: bool) -> Result<Process> {
-        let mut command = Command::new(&programs.leaktrace);
-        command.arg(if empty { "__empty-probes" } else { "attach" });
-        let mut tracer = Process::start(command.args(["-p", &pid.to_string()]))?;
-        tracer.wait_for_line("leaktrace: tracing")?;
+        let command = if empty { "__empty-probes" } else { "attach" };
+        start_tracer(programs, command, &pid.to_string())
+    }
+
+    /// Starts one leaktrace on several, and waits until it does nothing else any more.
+    pub(crate) fn trace_all_settled(programs: &Programs, pids: &[u32]) -> Result<Process> {
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+        let tracer = start_tracer(programs, "attach", &pids.join(","))?;
+        thread::sleep(SETTLES_IN);
         Ok(tracer)
     }
 
@@ -110,6 +125,12 @@ impl Target {
         thread::sleep(SETTLES_IN);
         Ok(tracer)
     }
+}
+
+fn start_tracer(programs: &Programs, command: &str, pids: &str) -> Result<Process> {
+    let mut tracer = Process::start(Command::new(&programs.leaktrace).args([command, "-p", pids]))?;
+    tracer.wait_for_line("leaktrace: tracing")?;
+    Ok(tracer)
 }
 
 /// Has a process that runs `pairs` do so many, and gives the time of one.

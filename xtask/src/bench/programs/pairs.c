@@ -1,7 +1,8 @@
 /* Allocates and frees in a tight loop, below a stack of a given number of frames, and says how long
  * one malloc+free pair took.
  *
- *     argument:  frames of the stack, as a tracer sees it: 3 at least
+ *     argument:  frames of the stack, as who follows frame pointers sees it: 3 at least; there are
+ *                two more, of the C library
  *     program:   ready ADDRESS...  of the C library's allocation functions
  *     driver:    N                 so many pairs, please
  *     program:   WALL CPU          nanoseconds for all of them: by the clock on the wall, and of
