@@ -15,6 +15,7 @@ mod bad_input;
 mod commands;
 mod corrupt_objects;
 mod formats;
+mod fuzz_corpus;
 mod interrupted_calls;
 mod languages;
 mod ledger;
