@@ -193,7 +193,7 @@ fn stack_report(
 }
 
 /// What stands for the frames of a stack that could not be kept.
-const UNKNOWN_STACK: &str = "[stack not kept]";
+pub const UNKNOWN_STACK: &str = "[stack not kept]";
 
 fn is_code(session: &Session, target: usize, address: CodeAddr) -> bool {
     session

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::assemble::UNKNOWN_STACK;
 use super::session::Session;
 use super::unwinding::{RETURN_PROBES, Unwinding};
 use crate::model::{CodeAddr, Ending, LostAt, LostReason, Snapshot, StackQuality, printable};
 use crate::target::Image;
 
-/// What stands for the module of a stack whose frames there are none of.
-const NOT_KEPT: &str = "[stack not kept]";
 /// What stands for the module of an address that lies in no code.
 const NO_CODE: &str = "[no code]";
 /// What stands for the file of memory that has none.
@@ -21,7 +20,7 @@ pub fn of(session: &Session, snapshot: &Snapshot) -> StackQuality {
     for (id, totals) in &snapshot.stacks {
         let allocations = totals.allocated_blocks;
         let Some(stack) = session.ledger.frames(*id) else {
-            let place = (NOT_KEPT.to_owned(), LostReason::NotKept);
+            let place = (UNKNOWN_STACK.to_owned(), LostReason::NotKept);
             *lost.entry(place).or_default() += allocations;
             continue;
         };

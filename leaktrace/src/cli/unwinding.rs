@@ -19,7 +19,8 @@ pub struct Unwinding {
     tables: UnwindTables,
     files: HashMap<FileId, Known>,
     building: Vec<Building>,
-    vdso: Option<Vdso>,
+    /// That of the vdso, once it was asked for.
+    vdso: Option<Option<Table>>,
     /// What went wrong, one sentence each.
     notes: Vec<String>,
 }
@@ -29,7 +30,7 @@ struct Known {
     /// What it was then: it may be written anew, or its inode become another file's.
     version: Version,
     /// Its table; `None` when it has no unwind data that could be read.
-    table: Option<(UnwindFile, Placed)>,
+    table: Option<Table>,
     /// Whether it is no ELF file: then its code was generated.
     is_data: bool,
 }
@@ -53,10 +54,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// More is not said.
 const MOST_NOTES: usize = 100;
 
-enum Vdso {
-    Known(UnwindFile, Placed),
-    Missing,
-}
+/// The table of a file, and where the kernel half has it.
+type Table = (UnwindFile, Placed);
 
 type Built = (Arc<ObjectFile>, Result<UnwindFile, UnwindError>);
 
@@ -164,7 +163,7 @@ impl Unwinding {
         }
     }
 
-    fn hand_over(&mut self, path: &str, mut unwind: UnwindFile) -> Option<(UnwindFile, Placed)> {
+    fn hand_over(&mut self, path: &str, mut unwind: UnwindFile) -> Option<Table> {
         if unwind.skipped > 0 {
             self.say(format!(
                 "{path}: {} entries of its unwind data make no sense; stacks may end in it",
@@ -211,12 +210,9 @@ impl Unwinding {
             Some(id) if self.awaits(id) => return None,
             Some(id) => match self.files.get(&id) {
                 Some(Known { is_data: true, .. }) => Unwound::ByFramePointers,
-                Some(Known { table: Some((file, placed)), .. }) => file
-                    .base(mapping)
-                    .map_or(Unwound::ByFramePointersIfAny, |base| Unwound::By(*placed, base)),
-                _ => Unwound::ByFramePointersIfAny,
+                known => unwound_by(known.and_then(|known| known.table.as_ref()), mapping),
             },
-            None if mapping.path == "[vdso]" => self.unwound_vdso(mapping),
+            None if mapping.path == "[vdso]" => unwound_by(self.vdso_table(), mapping),
             // It calls nobody: it stands where return addresses were.
             None if mapping.path == RETURN_PROBES => return None,
             None => Unwound::ByFramePointers,
@@ -224,18 +220,12 @@ impl Unwinding {
         Some(CodeMapping { start: mapping.start, end: mapping.end, unwound })
     }
 
-    fn unwound_vdso(&mut self, mapping: &Mapping) -> Unwound {
+    fn vdso_table(&mut self) -> Option<&Table> {
         if self.vdso.is_none() {
             let built = unwind::vdso().map_err(|error| self.note("[vdso]", &error)).ok();
-            let table = built.and_then(|built| self.hand_over("[vdso]", built));
-            self.vdso = Some(table.map_or(Vdso::Missing, |(file, at)| Vdso::Known(file, at)));
+            self.vdso = Some(built.and_then(|built| self.hand_over("[vdso]", built)));
         }
-        match &self.vdso {
-            Some(Vdso::Known(file, placed)) => file
-                .base(mapping)
-                .map_or(Unwound::ByFramePointersIfAny, |base| Unwound::By(*placed, base)),
-            _ => Unwound::ByFramePointersIfAny,
-        }
+        self.vdso.as_ref()?.as_ref()
     }
 
     /// Why a stack ends in a mapping that the kernel half was told of.
@@ -247,6 +237,11 @@ impl Unwinding {
             Some(_) => LostReason::NoUnwindData,
         }
     }
+}
+
+fn unwound_by(table: Option<&Table>, mapping: &Mapping) -> Unwound {
+    let placed = table.and_then(|(file, placed)| Some((*placed, file.base(mapping)?)));
+    placed.map_or(Unwound::ByFramePointersIfAny, |(placed, base)| Unwound::By(placed, base))
 }
 
 /// How the kernel calls the page that its return probes return to.

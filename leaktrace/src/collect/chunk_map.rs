@@ -101,6 +101,11 @@ pub(super) fn put(outer: BorrowedFd<'_>, chunks: &[(u32, &ChunkMap)]) -> io::Res
 }
 
 fn update(map: BorrowedFd<'_>, key: u32, value: usize) -> io::Result<()> {
+    element(BPF_MAP_UPDATE_ELEM, map, key, value)
+}
+
+/// An operation on one element, whose value is at the address `value`.
+fn element(command: libc::c_long, map: BorrowedFd<'_>, key: u32, value: usize) -> io::Result<()> {
     let mut attr = ElementAttr {
         map_fd: map.as_raw_fd() as u32,
         reserved: 0,
@@ -108,7 +113,7 @@ fn update(map: BorrowedFd<'_>, key: u32, value: usize) -> io::Result<()> {
         value: value as u64,
         flags: 0,
     };
-    syscall(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    syscall(command, &mut attr).map(drop)
 }
 
 #[cfg(test)]
@@ -123,23 +128,13 @@ impl AsFd for ChunkMap {
 pub(super) fn get(outer: BorrowedFd<'_>, index: u32) -> io::Result<Box<Chunk>> {
     const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
     const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
-    let look = |map: BorrowedFd<'_>, key: u32, value: usize| {
-        let mut attr = ElementAttr {
-            map_fd: map.as_raw_fd() as u32,
-            reserved: 0,
-            key: (&raw const key).addr() as u64,
-            value: value as u64,
-            flags: 0,
-        };
-        syscall(BPF_MAP_LOOKUP_ELEM, &mut attr)
-    };
     let mut id = 0u32;
-    look(outer, index, (&raw mut id).addr())?;
+    element(BPF_MAP_LOOKUP_ELEM, outer, index, (&raw mut id).addr())?;
     let fd = syscall(BPF_MAP_GET_FD_BY_ID, &mut [id, 0, 0])?;
     // SAFETY: a descriptor that the kernel has just given out, and nobody else knows.
     #[expect(unsafe_code, reason = "see above")]
     let map = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     let mut words: Box<Chunk> = Box::new([0; CHUNK_WORDS]);
-    look(map.as_fd(), 0, std::ptr::from_mut(&mut *words).addr())?;
+    element(BPF_MAP_LOOKUP_ELEM, map.as_fd(), 0, std::ptr::from_mut(&mut *words).addr())?;
     Ok(words)
 }
