@@ -16,6 +16,7 @@ mod commands;
 mod corrupt_objects;
 mod formats;
 mod fuzz_corpus;
+mod heap_check;
 mod interrupted_calls;
 mod languages;
 mod ledger;

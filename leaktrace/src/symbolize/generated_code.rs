@@ -113,6 +113,7 @@ mod tests {
             let mapping = Mapping {
                 start: Addr(0x1000),
                 end: Addr(0x2000),
+                writable: false,
                 executable,
                 offset: 0,
                 file: None,

@@ -18,6 +18,8 @@ pub struct Mapping {
     pub start: Addr,
     /// The first address behind it.
     pub end: Addr,
+    /// Whether it can be written to.
+    pub writable: bool,
     /// Whether its code can run.
     pub executable: bool,
     /// Where in the file it begins, in bytes.
@@ -56,6 +58,7 @@ fn parse_line(line: &str) -> Option<Mapping> {
     Some(Mapping {
         start: Addr(u64::from_str_radix(start, 16).ok()?),
         end: Addr(u64::from_str_radix(end, 16).ok()?),
+        writable: permissions.as_bytes().get(1) == Some(&b'w'),
         executable: permissions.as_bytes().get(2) == Some(&b'x'),
         offset,
         file: (inode != 0).then_some(FileId { device: major << 32 | minor, inode }),
@@ -81,6 +84,7 @@ mod tests {
         assert_eq!(maps[0].offset, 0x1000);
         assert_eq!(maps[0].file, Some(FileId { device: 0xfe << 32 | 0x10, inode: 1234 }));
         assert!(maps[0].executable && !maps[1].executable);
+        assert!(!maps[0].writable && maps[1].writable);
         assert_eq!((maps[1].path.as_str(), maps[1].file), ("[stack]", None));
         assert!(maps[0].contains(Addr(0x55d0c0e00000)) && !maps[0].contains(Addr(0x55d0c0e21000)));
     }

@@ -7,6 +7,7 @@ pub mod budget;
 pub mod decode;
 pub mod elf;
 pub mod error;
+pub mod heap;
 pub mod image;
 pub mod loader;
 pub mod maps;

@@ -7,8 +7,13 @@ use super::rooms;
 use super::source::Source;
 
 /// Where `unsafe` may be, by the start of the path.
-const UNSAFE_PLACES: [&str; 4] =
-    ["leaktrace-ebpf/", "leaktrace/src/probe/", "leaktrace/src/collect/", "tests/"];
+const UNSAFE_PLACES: [&str; 5] = [
+    "leaktrace-ebpf/",
+    "leaktrace/src/probe/",
+    "leaktrace/src/collect/",
+    "leaktrace/src/target/heap/memory.rs",
+    "tests/",
+];
 
 /// Files that end their process though they are neither `main.rs` nor in cli, and why.
 const EXITS: [(&str, &str); 2] = [

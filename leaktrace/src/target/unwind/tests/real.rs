@@ -153,6 +153,7 @@ fn a_mapping_outside_of_the_code_has_no_place() {
     let mapping = Mapping {
         start: Addr(0x1000),
         end: Addr(0x2000),
+        writable: false,
         executable: true,
         offset: 0,
         file: None,
