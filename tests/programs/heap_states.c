@@ -3,7 +3,7 @@
  *
  *     heap_states FILE [BUSY [BLOCKS]]    with BUSY threads that go on allocating; BLOCKS a thread
  *
- * STATE is live, dead, or again: dead, and its address was handed out once more. KIND says how it was
+ * STATE is live or dead; of blocks that began at one address, the last is told. KIND says how it was
  * allocated. The program keeps its records in memory of its own mapping. */
 #define _GNU_SOURCE
 #include "protocol.h"
@@ -225,8 +225,7 @@ static void tell(const char *file)
         int is_same = i > 0 && all[i].block == all[i - 1].block;
         if (is_same)
             continue;
-        int has_twin = i + 1 < count && all[i + 1].block == all[i].block;
-        const char *state = !all[i].dead ? "live" : has_twin ? "again" : "dead";
+        const char *state = all[i].dead ? "dead" : "live";
         length += (size_t)sprintf(text + length, "%zu %zu %s %s\n", (size_t)all[i].block,
                                   all[i].size, state, all[i].kind);
     }
