@@ -14,6 +14,8 @@ use super::memory::{Memory, words};
 
 /// More links are not followed in one look.
 const MOST_LINKS: u32 = 1 << 20;
+/// The longest list of a thread: its length has two bytes.
+const LONGEST: usize = 1 << 16;
 /// How many lists a thread has: one for each size from 32 bytes on, in steps of 16.
 const LISTS: usize = 64;
 /// How often a thread's cache is read before it is taken to be something else.
@@ -105,7 +107,8 @@ impl<'a, M: Memory> Lists<'a, M> {
     /// Whether the list got to its end.
     fn follow_list(&mut self, cache: u64, head: u64, size: u64, found: &mut Vec<u64>) -> bool {
         let mut block = head;
-        while self.take_link() {
+        let most = found.len() + LONGEST;
+        while found.len() < most && self.take_link() {
             let chunk = block.saturating_sub(HEADER);
             let Some([_, own_size, link, key]) = words(self.memory, chunk) else { return false };
             let is_masked = link != 0 && self.unmasked(block, link, HEADER, size).is_some();

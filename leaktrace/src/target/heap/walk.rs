@@ -163,8 +163,16 @@ impl<M: Memory> Walks<'_, M> {
             };
             let head = Head(head);
             let next = at.saturating_add(head.size());
-            if heap.top.is_some_and(|top| at >= top) || (heap.top.is_none() && is_fence(head)) {
+            let is_end = match heap.top {
+                Some(top) => at == top,
+                None => is_fence(heap, at, head),
+            };
+            if is_end {
                 return self.whole(heap, pass, at, index);
+            }
+            if heap.top.is_some_and(|top| at > top) {
+                // The heap has grown; no block that is asked about lies here.
+                return (pass, Ended::Whole);
             }
             let misplaced = heap.is_main && head.is_of_other_arena();
             let mut beyond = two_words(bytes, next - start);
@@ -229,8 +237,8 @@ impl<M: Memory> Walks<'_, M> {
 }
 
 /// Two chunks of no size worth mentioning end a heap that another one continues.
-fn is_fence(head: Head) -> bool {
-    head.size() == HEADER && head.prev_in_use()
+fn is_fence(heap: &Heap, at: u64, head: Head) -> bool {
+    head.size() == HEADER && at.checked_add(2 * HEADER) == Some(heap.end)
 }
 
 fn two_words(bytes: &[u8], offset: u64) -> Option<[u64; 2]> {
