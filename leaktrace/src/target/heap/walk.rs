@@ -112,8 +112,10 @@ impl<M: Memory> Walks<'_, M> {
     /// The chunks that reached over these blocks are followed by others that are in order.
     fn settle(&mut self, pending: &mut Vec<usize>) {
         for index in pending.drain(..) {
-            if let Some(verdict) = self.verdicts.get_mut(index) {
-                *verdict = Verdict::NoChunk;
+            if let Some(known) = self.verdicts.get_mut(index)
+                && !known.is_dead()
+            {
+                *known = Verdict::NoChunk;
             }
         }
     }
