@@ -133,8 +133,8 @@ fn dead_blocks_of_a_program_that_rests_are_found_and_no_live_one_is_blamed() {
     let dead = judged.counts().0;
     let mut found = HashSet::new();
     for _ in 0..2 * judged.heaps.0 {
-        let part = blocks.look(100 << 20);
-        assert!(part.bytes_read <= 100 << 20);
+        let part = blocks.look(400 << 20);
+        assert!(part.bytes_read <= 400 << 20);
         let verdicts = part.verdicts.iter().enumerate();
         found.extend(verdicts.filter(|(_, verdict)| verdict.is_dead()).map(|(index, _)| index));
     }

@@ -157,11 +157,12 @@ impl HeapCheck {
         let (before, from_turn) = heaps.split_at(first);
         self.turn = 0;
         let mut whole = 0;
-        for heap in from_turn.iter().chain(before) {
+        for (number, heap) in from_turn.iter().chain(before).enumerate() {
             if walks.left > 0 && walks.walk(heap) {
                 whole += 1;
             } else if walks.left == 0 && self.turn == 0 {
-                self.turn = heap.start;
+                // One that all bytes were not enough for lets the others have their turn.
+                self.turn = heap.start.saturating_add(u64::from(number == 0));
             }
         }
         let bytes_read = most_bytes - walks.left;
