@@ -31,3 +31,4 @@ mod run;
 mod stacks;
 mod trace;
 mod under_load;
+mod windows;

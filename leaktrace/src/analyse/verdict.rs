@@ -2,6 +2,7 @@
 //! path allocates and frees.
 
 use super::trend::{slope, trend_score};
+use super::windows::{Evidence, OLD_S};
 use crate::model::{Totals, Verdict, VerdictKind};
 
 /// Fewer samples than this say nothing.
@@ -12,6 +13,13 @@ const SIGNIFICANT: f64 = 2.33;
 const LEAST_RISES: usize = 3;
 /// Growth over the second half of less than this share of what is outstanding is no growth.
 const LEAST_GROWTH: f64 = 0.01;
+/// Seen in windows, a leak left old blocks in so many of them at least.
+const LEAST_COHORTS: u64 = 3;
+/// And so many blocks.
+const LEAST_OLD_BLOCKS: f64 = 5.0;
+/// A path of whose old blocks more than this share goes after all frees them: there it is rather
+/// what died unseen between windows that piles up.
+const MOST_GONE: f64 = 0.1;
 
 /// The growth of a stack at present, in bytes a second: the slope over the second half of the
 /// trace, in which what filled up at its beginning no longer counts.
@@ -48,6 +56,30 @@ pub fn judge(series: &[(f64, f64)], totals: &Totals) -> Verdict {
         return Verdict { kind: VerdictKind::Churning, evidence: rose };
     }
     Verdict { kind: VerdictKind::Steady, evidence: rose }
+}
+
+/// Judges a stack that was seen in windows. Blocks that die between windows pile up until
+/// something speaks against them, which looks like growth. But they go when they are old: what
+/// leaks does not.
+pub fn judge_windowed(series: &[(f64, f64)], totals: &Totals, old: &Evidence) -> Verdict {
+    let verdict = judge(series, totals);
+    if verdict.kind != VerdictKind::Growing {
+        return verdict;
+    }
+    let evidence = format!(
+        "of {:.0} blocks seen in windows older than {OLD_S:.0} s, {:.0} were freed or handed out \
+         again since; {}",
+        old.old_blocks, old.gone_since, verdict.evidence
+    );
+    let few = old.cohorts < LEAST_COHORTS || old.old_blocks < LEAST_OLD_BLOCKS;
+    let kind = if old.gone_since > MOST_GONE * old.old_blocks {
+        VerdictKind::Steady
+    } else if few {
+        VerdictKind::Undecided
+    } else {
+        VerdictKind::Growing
+    };
+    Verdict { kind, evidence }
 }
 
 fn second_half(series: &[(f64, f64)]) -> &[(f64, f64)] {
@@ -101,6 +133,20 @@ mod tests {
     fn a_path_that_frees_churns() {
         let noise = |t: f64| if ((t * 2.0) as u64).is_multiple_of(2) { 500.0 } else { 700.0 };
         check(noise, 1_000_000_000, VerdictKind::Churning, 0.0);
+    }
+
+    #[test]
+    fn in_windows_only_blocks_that_stay_are_a_leak() {
+        let series: Vec<(f64, f64)> = (1..=20).map(|i| (f64::from(i), f64::from(i))).collect();
+        let check = |old_blocks, gone_since, cohorts, kind| {
+            let old = Evidence { old_blocks, gone_since, cohorts };
+            let verdict = judge_windowed(&series, &Totals::default(), &old);
+            assert_eq!(verdict.kind, kind, "{}", verdict.evidence);
+        };
+        check(412.0, 3.0, 8, VerdictKind::Growing);
+        check(412.0, 60.0, 8, VerdictKind::Steady);
+        check(412.0, 3.0, 2, VerdictKind::Undecided);
+        check(4.0, 0.0, 4, VerdictKind::Undecided);
     }
 
     #[test]
