@@ -144,7 +144,7 @@ pub struct Sight {
 /// needs `least_looks`.
 pub fn smallest_leak_bytes_per_s(sight: &Sight, least_looks: u64) -> Option<f64> {
     let seen_s = sight.share_seen.clamp(0.0, 1.0) * sight.duration_s;
-    if sight.looks < least_looks.max(3) || !(seen_s > 0.0) {
+    if sight.looks < least_looks.max(3) || seen_s.is_nan() || seen_s <= 0.0 {
         return None;
     }
     let bytes = sight.mean_block_bytes.max(sight.sampling.mean_bytes as f64).max(1.0);

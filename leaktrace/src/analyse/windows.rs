@@ -5,6 +5,7 @@
 //! the gap after it, in proportion to the target's own work in both ([`weight`]). The caller says
 //! which blocks nothing speaks against as yet.
 
+mod fading;
 #[cfg(test)]
 mod tests;
 pub mod weight;
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 
 use super::interval::{self, Interval, Kept};
 use crate::model::{StackId, Totals};
+use fading::Fading;
 pub use weight::{HitCost, Span, Weight};
 
 /// More cohorts are merged into coarser ones, the oldest first.
@@ -64,7 +66,7 @@ pub struct Estimate {
 pub struct Evidence {
     /// Blocks that were [`OLD_S`] old, as long ago again or longer.
     pub old_blocks: f64,
-    /// Of them, those that are gone since.
+    /// Of them, those that are gone since, as far as windows let see.
     pub gone_since: f64,
     /// Cohorts that hold such blocks.
     pub cohorts: u64,
@@ -86,6 +88,9 @@ struct Cohort {
     own: f64,
     /// Since when it is old.
     old_since_ns: Option<u64>,
+    /// Looks at it since it was closed.
+    looks: u32,
+    looks_when_old: u32,
     stacks: HashMap<StackId, Holding>,
 }
 
@@ -115,6 +120,7 @@ pub struct Windows {
     closed: Option<Seen>,
     /// The window after it, which is not; it has the last cohort.
     open: Option<Seen>,
+    fading: HashMap<StackId, Fading>,
     now_ns: u64,
 }
 
@@ -129,6 +135,8 @@ impl Windows {
             weight: Weight::ONE,
             own: own.max(1e-9),
             old_since_ns: before.as_ref().and_then(|b| b.old_since_ns),
+            looks: 0,
+            looks_when_old: 0,
             stacks: before.map(|b| b.stacks).unwrap_or_default(),
         });
         self.open = Some(Seen { inside: window.inside, allocated });
@@ -170,21 +178,53 @@ impl Windows {
         self.cohorts.get(cohort).map_or(1.0, |cohort| cohort.weight.value)
     }
 
-    /// All blocks that are presumed live, after a look at each of them.
+    /// All blocks that are presumed live, after a window and its drain: what went since the last
+    /// look was seen to go.
     pub fn take(&mut self, live: &Live, now_ns: u64) {
         self.now_ns = now_ns;
-        for cohort in &mut self.cohorts {
-            cohort.stacks.values_mut().for_each(|holding| holding.kept = Kept::default());
+        let still_open = usize::from(self.open.is_some());
+        let closed = self.cohorts.len().saturating_sub(still_open);
+        self.cohorts.iter_mut().take(closed).for_each(|cohort| cohort.looks += 1);
+        // What goes in a window stands for what goes in the gap before it too.
+        let gap = closed.checked_sub(2).map_or(1.0, |before| self.weight_of(before));
+        self.replace(live, gap);
+        self.grow_old();
+    }
+
+    /// The blocks that are still presumed live when the allocator's own memory was asked, which
+    /// tells of blocks that died at any time.
+    pub fn check(&mut self, live: &Live) {
+        self.replace(live, 1.0);
+    }
+
+    fn replace(&mut self, live: &Live, weight: f64) {
+        for (index, cohort) in self.cohorts.iter_mut().enumerate() {
+            for (stack, holding) in &mut cohort.stacks {
+                let now = live.get(&(*stack, index)).copied().unwrap_or_default();
+                let before = std::mem::replace(&mut holding.kept, now).count;
+                let gone = before.saturating_sub(now.count);
+                if cohort.looks > 1 && before > 0 {
+                    // Asking again is no second chance to go.
+                    let at_risk = if weight > 1.0 { before } else { 0 };
+                    let fading = self.fading.entry(*stack).or_default();
+                    fading.saw(cohort.looks, at_risk, gone, weight);
+                }
+            }
         }
         for ((stack, index), kept) in live {
             if let Some(cohort) = self.cohorts.get_mut(*index) {
                 cohort.stacks.entry(*stack).or_default().kept = *kept;
             }
         }
+    }
+
+    fn grow_old(&mut self) {
+        let now_ns = self.now_ns;
         for cohort in &mut self.cohorts {
             let is_old = now_ns.saturating_sub(cohort.to_ns) as f64 * 1e-9 >= OLD_S;
             if is_old && cohort.old_since_ns.is_none() {
                 cohort.old_since_ns = Some(now_ns);
+                cohort.looks_when_old = cohort.looks;
                 cohort.stacks.values_mut().for_each(|h| h.when_old = h.kept.count);
             }
             cohort.stacks.retain(|_, holding| holding.kept.count + holding.when_old > 0);
@@ -227,7 +267,8 @@ impl Windows {
         let sums = Sums::of(&self.cohorts);
         let of_stack = |(stack, amount): (StackId, Amount)| {
             let held = holdings.get(&stack).map_or(&[][..], Vec::as_slice);
-            (stack, sums.estimate(amount, held, self.now_ns))
+            let fading = self.fading.get(&stack).copied().unwrap_or_default();
+            (stack, sums.estimate(amount, held, &fading, self.now_ns))
         };
         allocated.into_iter().map(of_stack).collect()
     }
@@ -262,6 +303,8 @@ impl Cohort {
             high: mean(self.weight.high, later.weight.high),
         };
         self.own = own;
+        self.looks = later.looks;
+        self.looks_when_old = later.looks_when_old;
         self.to_ns = later.to_ns;
         self.old_since_ns = self.old_since_ns.zip(later.old_since_ns).map(|(a, b)| a.max(b));
         for (stack, holding) in later.stacks {
@@ -296,15 +339,24 @@ impl Sums {
         sums
     }
 
-    fn estimate(&self, amount: Amount, held: &[(&Cohort, &Holding)], now_ns: u64) -> Estimate {
+    fn estimate(
+        &self,
+        amount: Amount,
+        held: &[(&Cohort, &Holding)],
+        fading: &Fading,
+        now_ns: u64,
+    ) -> Estimate {
         let (mut bytes, mut blocks, mut low, mut high) = (0.0, 0.0, 0.0, 0.0);
-        let (mut sampling, mut largest) = (0.0, 0.0f64);
+        let (mut sampling, mut largest, mut presumed) = (0.0, 0.0f64, 0.0);
         let mut evidence = Evidence::default();
-        for (Cohort { weight, old_since_ns, .. }, Holding { kept, when_old }) in held {
-            bytes += weight.value * kept.bytes;
-            blocks += weight.value * kept.blocks;
-            low += weight.low * kept.bytes;
-            high += weight.high * kept.bytes;
+        for (cohort, Holding { kept, when_old }) in held {
+            let Cohort { weight, old_since_ns, .. } = cohort;
+            let live = fading.live(cohort.looks);
+            bytes += weight.value * kept.bytes * live;
+            blocks += weight.value * kept.blocks * live;
+            low += weight.low * kept.bytes * live;
+            presumed += weight.high * kept.bytes;
+            high += weight.high * kept.bytes * live;
             sampling += weight.value * kept.variance;
             if kept.count > 0 && (weight.value > 1.0 || kept.variance > 0.0) {
                 largest = largest.max(weight.value * kept.bytes / kept.count as f64);
@@ -312,7 +364,8 @@ impl Sums {
             let for_s = old_since_ns.map(|since| now_ns.saturating_sub(since) as f64 * 1e-9);
             if for_s.is_some_and(|seconds| seconds >= OLD_S) && *when_old > 0 {
                 evidence.old_blocks += *when_old as f64;
-                evidence.gone_since += when_old.saturating_sub(kept.count) as f64;
+                let since = live / fading.live(cohort.looks_when_old).max(1e-300);
+                evidence.gone_since += *when_old as f64 - kept.count as f64 * since.min(1.0);
                 evidence.cohorts += u64::from(kept.count > 0);
             }
         }
@@ -321,6 +374,11 @@ impl Sums {
         if bytes > 0.0 {
             outstanding.low *= low / bytes;
             outstanding.high *= high / bytes;
+        }
+        // Those that are presumed live may all be.
+        outstanding.high = outstanding.high.max(presumed);
+        if bytes <= 0.0 && presumed <= 0.0 {
+            outstanding.high = 0.0;
         }
         let totals = totals(amount, bytes, blocks);
         Estimate { totals, outstanding, evidence }

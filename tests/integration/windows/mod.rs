@@ -205,6 +205,12 @@ fn check_all(recording: &Recording, holds: impl Fn(f64, f64, &Errors) + Sync) {
     }
 }
 
+/// No stack is said to leak that does not. How far outstanding bytes are off is printed: where
+/// most of the time is unseen, what lives for less than a gap cannot be counted.
+fn nothing_is_accused(_: f64, _: f64, errors: &Errors) {
+    assert!(errors.invented <= 1, "{errors:?}");
+}
+
 const SQL: &str = "\
 create table goods (id integer primary key, name text, price real);
 with recursive n(i) as (select 1 union all select i + 1 from n where i < 40000)
@@ -218,12 +224,12 @@ delete from goods where id % 2;
 
 #[test]
 fn of_a_database() {
-    let recording = record("sqlite3", &SQL.repeat(1), || {
+    let recording = record("sqlite3", SQL, || {
         let mut shell = Command::new("sqlite3");
         shell.args(["-batch", ":memory:"]);
         shell
     });
-    check_all(&recording, |_, _, _| {});
+    check_all(&recording.at_cpus(0.3), nothing_is_accused);
 }
 
 const PYTHON: &str = "\
@@ -247,7 +253,7 @@ fn of_an_interpreter_with_a_cache() {
         python.args(["-c", PYTHON]).env("PYTHONMALLOC", "malloc");
         python
     });
-    check_all(&recording, |_, _, _| {});
+    check_all(&recording.at_cpus(0.3), nothing_is_accused);
 }
 
 const PERL: &str = "\
@@ -268,7 +274,7 @@ fn of_a_script() {
         perl.args(["-e", PERL]);
         perl
     });
-    check_all(&recording, |_, _, _| {});
+    check_all(&recording.at_cpus(0.3), nothing_is_accused);
 }
 
 #[test]
@@ -280,7 +286,7 @@ fn of_a_compiler() {
         compiler.args(["-O2", "-x", "c++", "-c", "-o", "/dev/null", "-"]);
         compiler
     });
-    check_all(&recording, |_, _, _| {});
+    check_all(&recording.at_cpus(0.3), nothing_is_accused);
 }
 
 #[test]
@@ -305,6 +311,7 @@ fn of_a_leak_of_a_mebibyte_a_second_beside_50_000_allocations() {
     recording.leaks = left.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(stack, _)| stack);
     check_all(&recording, |_, _, errors| {
         assert_eq!((errors.grow, errors.found, errors.invented), (1, 1, 0), "{errors:?}");
-        assert!((0.8..1.2).contains(&errors.growth), "{errors:?}");
+        assert!((0.85..1.15).contains(&errors.growth), "{errors:?}");
+        assert!(errors.distance < 0.15 && errors.covered > 0.7, "{errors:?}");
     });
 }

@@ -75,11 +75,11 @@ impl Recording {
     }
 
     /// The same program with more time for the same work, as a server has that waits for requests.
-    pub(crate) fn slower(mut self, length_s: f64) -> Self {
-        let slower = length_s / self.length_s;
+    pub(crate) fn at_cpus(mut self, cpus: f64) -> Self {
+        let slower = self.cpus / cpus;
         self.times_s.iter_mut().for_each(|at_s| *at_s *= slower);
-        self.length_s = length_s;
-        self.cpus /= slower;
+        self.length_s *= slower;
+        self.cpus = cpus;
         self
     }
 }

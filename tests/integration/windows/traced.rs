@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use leaktrace::analyse::governor::{Governor, Phase, Reading};
-use leaktrace::analyse::interval::Kept;
+use leaktrace::analyse::interval::Sampling;
 use leaktrace::analyse::windows::{Amount, Live, Span, Window, Windows};
 use leaktrace::model::StackId;
 
@@ -258,24 +258,26 @@ impl<'a> Traced<'a> {
         self.windows.close(&window, std::mem::take(&mut self.allocated));
     }
 
-    /// Asks the allocator, and counts what is left.
+    /// Counts what nothing speaks against, and asks the allocator.
     fn looks_at_blocks(&mut self) {
+        let live = self.presumed_live();
+        self.windows.take(&live, self.now_ns());
         let mut blocks = std::mem::take(&mut self.blocks);
         blocks.retain(|_, seen| self.is_live(seen) || !self.allocator_tells(seen));
+        self.blocks = blocks;
+        let live = self.presumed_live();
+        self.windows.check(&live);
+    }
+
+    fn presumed_live(&self) -> Live {
         let mut live = Live::new();
-        for seen in blocks.values() {
+        for seen in self.blocks.values() {
             let block = self.recording.blocks[seen.block as usize];
             let cohort = self.windows.cohort_of(seen.born_ns);
             let kept = live.entry((StackId(block.stack), cohort)).or_default();
-            *kept = Kept {
-                bytes: kept.bytes + block.size as f64,
-                blocks: kept.blocks + 1.0,
-                variance: 0.0,
-                count: kept.count + 1,
-            };
+            kept.add(block.size, Sampling::default());
         }
-        self.blocks = blocks;
-        self.windows.take(&live, self.now_ns());
+        live
     }
 
     fn is_live(&self, seen: &Seen) -> bool {

@@ -143,5 +143,7 @@ fn blocks_that_go_when_they_are_old_are_counted() {
     windows.take(&look(9), 12_000_000_000);
     windows.take(&look(4), 23_000_000_000);
     let evidence = windows.estimates()[&SLOT].evidence;
-    assert_eq!(evidence, Evidence { old_blocks: 9.0, gone_since: 5.0, cohorts: 1 });
+    assert_eq!((evidence.old_blocks, evidence.cohorts), (9.0, 1));
+    // Five went in a window that stands for ten times its time: so nearly all are gone.
+    assert!((8.9..9.0).contains(&evidence.gone_since), "{evidence:?}");
 }
