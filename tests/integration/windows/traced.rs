@@ -293,7 +293,7 @@ impl<'a> Traced<'a> {
     /// there now, and else with the oracle's chance, which is drawn once for each block.
     fn allocator_tells(&self, seen: &Seen) -> bool {
         let dead = self.recording.blocks[seen.block as usize];
-        let chunk = |size: u64| (size + 8 + 15) / 16;
+        let chunk = |size: u64| (size + 8).div_ceil(16);
         let there = &self.recording.by_address[&dead.address];
         let at = there.partition_point(|&b| {
             (self.recording.blocks[b as usize].born as usize) < self.place.next

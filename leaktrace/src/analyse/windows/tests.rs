@@ -1,4 +1,5 @@
 use super::*;
+use crate::analyse::interval;
 
 const SLOT: StackId = StackId(1);
 
