@@ -20,6 +20,8 @@ pub const REALLOCATES: u32 = 1;
 pub const HAS_OLD: u32 = 2;
 /// A signal was delivered inside the call: what its handler calls is nobody's inner call.
 pub const INTERRUPTED: u32 = 4;
+/// Sampling leaves the new block out; the call is only open for the sake of the old one.
+pub const SAMPLED_OUT: u32 = 8;
 
 /// A call that was entered.
 #[repr(C)]
@@ -37,13 +39,13 @@ pub struct OpenCall {
     pub old: Block,
     /// [`crate::cookie::Cookie::function_and_slot`].
     pub function: u32,
-    /// [`REALLOCATES`], [`HAS_OLD`], [`INTERRUPTED`].
+    /// [`REALLOCATES`], [`HAS_OLD`], [`INTERRUPTED`], [`SAMPLED_OUT`].
     pub flags: u32,
     /// Where it returns to, 0 if not known. A return probe puts another address in its place on the
     /// stack.
     pub return_address: u64,
 }
-const _: () = assert!(size_of::<OpenCall>() == 72);
+const _: () = assert!(size_of::<OpenCall>() == 64);
 
 /// The open calls of one thread, outermost first.
 #[repr(C)]
@@ -53,7 +55,7 @@ pub struct OpenCalls {
     depth: u32,
     reserved: u32,
 }
-const _: () = assert!(size_of::<OpenCalls>() == 72 * MAX_OPEN_CALLS + 8);
+const _: () = assert!(size_of::<OpenCalls>() == 64 * MAX_OPEN_CALLS + 8);
 
 /// How a call that is being entered relates to the open ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,19 +24,21 @@ pub trait Store {
     fn take_block(&mut self, key: u64, block: &mut Block) -> bool;
     /// Stores `block`; a block that it replaces goes to `replaced`.
     fn put_block(&mut self, key: u64, block: &Block, replaced: &mut Block) -> Put;
-    /// Adds a block of `bytes` to what the stack has allocated.
-    fn book_allocated(&mut self, stack_id: u64, bytes: u64);
+    /// Adds a block of `bytes` to what the stack has allocated, as what it stands for.
+    fn book_allocated(&mut self, stack: u32, bytes: u64);
     /// Adds a block of `bytes` to what was freed of it.
-    fn book_freed(&mut self, stack_id: u64, bytes: u64);
+    fn book_freed(&mut self, stack: u32, bytes: u64);
+    /// How a free of a block that is not known counts.
+    fn unknown_free(&self) -> Counter;
     /// Adds `n` to a counter.
     fn count(&mut self, counter: Counter, n: u64);
 }
 
 /// A block was handed out.
 ///
-/// Blocks born before `since_ns` don't count any more.
+/// Blocks born before `since` don't count any more.
 #[inline(always)]
-pub fn allocated<S: Store>(store: &mut S, key: u64, block: &Block, since_ns: u64) {
+pub fn allocated<S: Store>(store: &mut S, key: u64, block: &Block, since: u32) {
     let mut replaced = Block::default();
     store.count(Counter::Allocs, 1);
     let put = store.put_block(key, block, &mut replaced);
@@ -48,32 +50,49 @@ pub fn allocated<S: Store>(store: &mut S, key: u64, block: &Block, since_ns: u64
     }
     if put as u32 == Put::Replaced as u32 {
         store.count(Counter::Reappeared, 1);
-        if replaced.born_ns >= since_ns {
-            store.book_freed(replaced.stack_id, replaced.size);
+        if replaced.born >= since {
+            store.book_freed(replaced.stack, replaced.size);
         }
     }
-    store.book_allocated(block.stack_id, block.size);
+    store.book_allocated(block.stack, block.size);
 }
 
 /// A block is about to be given back.
 #[inline(always)]
-pub fn freed<S: Store>(store: &mut S, key: u64, since_ns: u64) {
-    let mut block = Block::default();
-    store.count(Counter::Frees, 1);
-    if store.take_block(key, &mut block) && block.born_ns >= since_ns {
-        store.count(Counter::MatchedFrees, 1);
-        store.book_freed(block.stack_id, block.size);
-    } else {
-        store.count(Counter::UnknownFrees, 1);
+pub fn freed<S: Store>(store: &mut S, key: u64, since: u32) {
+    if !freed_if_known(store, key, since) {
+        unknown_freed(store);
     }
+}
+
+/// A block is about to be given back that is not known.
+#[inline(always)]
+pub fn unknown_freed<S: Store>(store: &mut S) {
+    store.count(store.unknown_free(), 1);
+}
+
+/// The same if the block is known; false, and nothing is counted, if it is not.
+#[inline(always)]
+pub fn freed_if_known<S: Store>(store: &mut S, key: u64, since: u32) -> bool {
+    let mut block = Block::default();
+    if !store.take_block(key, &mut block) {
+        return false;
+    }
+    if block.born >= since {
+        store.count(Counter::MatchedFrees, 1);
+        store.book_freed(block.stack, block.size);
+    } else {
+        unknown_freed(store);
+    }
+    true
 }
 
 /// A reallocation begins: its old block leaves the map at once, since another thread may be given
 /// the same address before the call returns.
 #[inline(always)]
-pub fn reallocation_begins<S: Store>(store: &mut S, key: u64, since_ns: u64, call: &mut OpenCall) {
+pub fn reallocation_begins<S: Store>(store: &mut S, key: u64, since: u32, call: &mut OpenCall) {
     let mut block = Block::default();
-    if store.take_block(key, &mut block) && block.born_ns >= since_ns {
+    if store.take_block(key, &mut block) && block.born >= since {
         call.old = block;
         call.flags |= HAS_OLD;
     }
@@ -86,12 +105,11 @@ pub fn reallocation_succeeds<S: Store>(store: &mut S, call: &OpenCall) {
     if call.pointer == 0 {
         return;
     }
-    store.count(Counter::Frees, 1);
     if call.flags & HAS_OLD != 0 {
         store.count(Counter::MatchedFrees, 1);
-        store.book_freed(call.old.stack_id, call.old.size);
+        store.book_freed(call.old.stack, call.old.size);
     } else {
-        store.count(Counter::UnknownFrees, 1);
+        store.count(store.unknown_free(), 1);
     }
 }
 
@@ -106,10 +124,10 @@ pub fn reallocation_fails<S: Store>(store: &mut S, key: u64, call: &OpenCall) {
     if put as u32 == Put::Full as u32 {
         store.count(Counter::LostBlocksFull, 1);
         store.count(Counter::LostBlocksFullBytes, call.old.size);
-        store.book_freed(call.old.stack_id, call.old.size);
+        store.book_freed(call.old.stack, call.old.size);
     } else if put as u32 == Put::Replaced as u32 {
         store.count(Counter::Reappeared, 1);
-        store.book_freed(replaced.stack_id, replaced.size);
+        store.book_freed(replaced.stack, replaced.size);
     }
 }
 
@@ -126,7 +144,7 @@ mod tests {
     struct Maps {
         blocks: HashMap<u64, Block>,
         capacity: usize,
-        stacks: HashMap<u64, StackTotals>,
+        stacks: HashMap<u32, StackTotals>,
         counters: [u64; COUNTER_COUNT],
     }
 
@@ -178,16 +196,20 @@ mod tests {
             Put::New
         }
 
-        fn book_allocated(&mut self, stack_id: u64, bytes: u64) {
-            let totals = self.stacks.entry(stack_id).or_default();
+        fn book_allocated(&mut self, stack: u32, bytes: u64) {
+            let totals = self.stacks.entry(stack).or_default();
             totals.allocated_bytes += bytes;
             totals.allocated_blocks += 1;
         }
 
-        fn book_freed(&mut self, stack_id: u64, bytes: u64) {
-            let totals = self.stacks.entry(stack_id).or_default();
+        fn book_freed(&mut self, stack: u32, bytes: u64) {
+            let totals = self.stacks.entry(stack).or_default();
             totals.freed_bytes += bytes;
             totals.freed_blocks += 1;
+        }
+
+        fn unknown_free(&self) -> Counter {
+            Counter::UnknownFrees
         }
 
         fn count(&mut self, counter: Counter, n: u64) {
@@ -198,9 +220,9 @@ mod tests {
     /// What a program can do with its heap.
     #[derive(Clone, Debug)]
     enum Op {
-        Allocate { address: u64, size: u64, stack: u64 },
+        Allocate { address: u64, size: u64, stack: u32 },
         Free { address: u64 },
-        Reallocate { from: u64, to: u64, size: u64, stack: u64 },
+        Reallocate { from: u64, to: u64, size: u64, stack: u32 },
         FailToReallocate { from: u64, size: u64 },
         ReallocateToNothing { from: u64 },
         AbandonReallocation { from: u64 },
@@ -209,7 +231,7 @@ mod tests {
     fn op() -> impl Strategy<Value = Op> {
         let address = 1..40u64;
         let size = 0..5000u64;
-        let stack = 1..5u64;
+        let stack = 1..5u32;
         prop_oneof![
             (address.clone(), size.clone(), stack.clone())
                 .prop_map(|(address, size, stack)| Op::Allocate { address, size, stack }),
@@ -231,13 +253,13 @@ mod tests {
         };
         match *op {
             Op::Allocate { address, size, stack } => {
-                allocated(maps, address, &Block { size, stack_id: stack, born_ns: 1 }, 0);
+                allocated(maps, address, &Block { size, stack, born: 1 }, 0);
             }
             Op::Free { address } => freed(maps, address, 0),
             Op::Reallocate { from, to, size, stack } => {
                 let call = begin(maps, from, size);
                 reallocation_succeeds(maps, &call);
-                allocated(maps, to, &Block { size, stack_id: stack, born_ns: 1 }, 0);
+                allocated(maps, to, &Block { size, stack, born: 1 }, 0);
             }
             Op::FailToReallocate { from, size } => {
                 let call = begin(maps, from, size);
@@ -260,7 +282,7 @@ mod tests {
         #[test]
         fn the_ledger_agrees_with_a_naive_model(ops in prop::collection::vec(op(), 0..300)) {
             let mut maps = Maps::new(usize::MAX);
-            let mut model: HashMap<u64, (u64, u64)> = HashMap::new();
+            let mut model: HashMap<u64, (u64, u32)> = HashMap::new();
             for op in &ops {
                 run(&mut maps, op);
                 match *op {
@@ -280,10 +302,10 @@ mod tests {
                     Op::FailToReallocate { .. } | Op::AbandonReallocation { .. } => {}
                 }
             }
-            let live: HashMap<u64, (u64, u64)> =
-                maps.blocks.iter().map(|(k, b)| (*k, (b.size, b.stack_id))).collect();
+            let live: HashMap<u64, (u64, u32)> =
+                maps.blocks.iter().map(|(k, b)| (*k, (b.size, b.stack))).collect();
             prop_assert_eq!(&live, &model);
-            for stack in 1..5u64 {
+            for stack in 1..5u32 {
                 let of_stack: Vec<u64> =
                     model.values().filter(|v| v.1 == stack).map(|v| v.0).collect();
                 let totals = maps.stacks.get(&stack).copied().unwrap_or_default();
@@ -296,8 +318,11 @@ mod tests {
                     of_stack.len() as u64
                 );
             }
+            let frees = ops.iter().filter(|op| {
+                matches!(op, Op::Free { .. } | Op::Reallocate { .. } | Op::ReallocateToNothing { .. })
+            });
             prop_assert_eq!(
-                maps.get(Counter::Frees),
+                frees.count() as u64,
                 maps.get(Counter::MatchedFrees) + maps.get(Counter::UnknownFrees)
             );
             prop_assert_eq!(
@@ -328,7 +353,7 @@ mod tests {
     #[test]
     fn blocks_from_before_the_trace_are_nobodys() {
         let mut maps = Maps::new(10);
-        allocated(&mut maps, 1, &Block { size: 10, stack_id: 1, born_ns: 5 }, 0);
+        allocated(&mut maps, 1, &Block { size: 10, stack: 1, born: 5 }, 0);
         maps.stacks.clear();
         freed(&mut maps, 1, 6);
         assert_eq!(maps.get(Counter::UnknownFrees), 1);

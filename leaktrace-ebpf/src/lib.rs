@@ -5,15 +5,20 @@
 //! at each allocation of the target is also what the tests hold against a naive model. It never
 //! touches a BPF map, a helper or a register: those are in the `leaktrace-ebpf` binary.
 
-#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 #![cfg_attr(
     test,
     expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests panic to fail")
 )]
 
+pub mod atomic;
+pub mod blocks;
 pub mod calls;
 pub mod cookie;
 pub mod ledger;
 pub mod records;
+pub mod sampling;
 pub mod stack_id;
+pub mod stacks;
+pub mod trial;
 pub mod unwind;

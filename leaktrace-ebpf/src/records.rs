@@ -11,22 +11,48 @@ pub const MAX_TARGETS: u32 = 1024;
 /// The most mappings of allocator code that a [`Target`] can name.
 pub const MAX_ALLOCATOR_RANGES: usize = 8;
 
-/// The id under which allocations are booked whose stack could not be kept.
+/// The id under which allocations are booked whose stack could not be kept. Its totals are those
+/// at index 0 of the map `STACKS`.
 pub const UNKNOWN_STACK: u64 = 0;
 
-/// A live block, under its key in the map `BLOCKS` (see [`block_key`]).
+/// A live block: what an entry of a [`crate::blocks::Bucket`] knows beside its key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {
     /// Bytes asked for (not the usable size).
     pub size: u64,
-    /// The stack that allocated it.
-    pub stack_id: u64,
-    /// When it was allocated: `CLOCK_MONOTONIC`, nanoseconds; up to one tick of the kernel's clock
-    /// (1 to 10 ms) too early.
-    pub born_ns: u64,
+    /// Where the totals of the stack that allocated it are: see [`crate::stacks::handle`].
+    pub stack: u32,
+    /// When it was allocated: see [`born`].
+    pub born: u32,
 }
-const _: () = assert!(size_of::<Block>() == 24);
+const _: () = assert!(size_of::<Block>() == 16);
+
+/// Births are told in units of 2^22 ns, about 4 ms: so 32 bits last for 208 days.
+pub const BORN_SHIFT: u32 = 22;
+
+/// A moment, in units of 2^22 ns since the session's start. Later than 208 days: the last one.
+#[inline(always)]
+pub const fn born(now_ns: u64, start_ns: u64) -> u32 {
+    let units = now_ns.saturating_sub(start_ns) >> BORN_SHIFT;
+    if units > u32::MAX as u64 { u32::MAX } else { units as u32 }
+}
+
+/// The first birth that counts for a target that was opened at `since_ns`: none before it is told
+/// alike.
+#[inline(always)]
+pub const fn first_born(since_ns: u64, start_ns: u64) -> u32 {
+    born(since_ns, start_ns).saturating_add(1)
+}
+
+/// What both halves agree upon when the object is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// When births are told from: `CLOCK_MONOTONIC`, nanoseconds.
+    pub start_ns: u64,
+    /// Which allocations are kept.
+    pub sampling: crate::sampling::Sampling,
+}
 
 /// The key of a block: its address, with the target's slot in the top 16 bits.
 ///
@@ -38,10 +64,13 @@ pub const fn block_key(slot: u16, address: u64) -> u64 {
     address ^ ((slot as u64) << 48)
 }
 
-/// What one stack has allocated and freed so far: a value of the map `STACKS`.
-#[repr(C)]
+/// What one stack has allocated and freed so far: a value of the map `STACKS`. Blocks are told in
+/// units of 1/[`crate::sampling::BLOCK`].
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StackTotals {
+    /// The stack's id; 0 while no stack is here.
+    pub id: u64,
     /// Bytes allocated.
     pub allocated_bytes: u64,
     /// Blocks allocated.
@@ -50,12 +79,18 @@ pub struct StackTotals {
     pub freed_bytes: u64,
     /// Blocks of those that were freed again.
     pub freed_blocks: u64,
-    /// A second hash of the frames: tells two stacks with the same id apart.
+    /// A second hash of the frames: tells two stacks with the same id apart; 0 while not written.
     pub check: u32,
     /// 1 once the frames were sent to userspace.
     pub frames_sent: u32,
+    /// Which of the stacks that were here, one after another, this is; below 256.
+    pub generation: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Zero.
+    pub reserved_too: u64,
 }
-const _: () = assert!(size_of::<StackTotals>() == 40);
+const _: () = assert!(size_of::<StackTotals>() == 64);
 
 /// One address space under trace: a value of the map `TARGETS`.
 #[repr(C)]
@@ -63,14 +98,19 @@ const _: () = assert!(size_of::<StackTotals>() == 40);
 pub struct Target {
     /// Blocks born before this moment (`CLOCK_MONOTONIC`, ns) no longer count.
     pub since_ns: u64,
-    /// One of [`TARGET_CLOSED`], [`TARGET_OPEN`], [`TARGET_EXECED`].
+    /// One of [`TARGET_CLOSED`], [`TARGET_OPEN`], [`TARGET_EXECED`], [`TARGET_DRAINING`].
     pub state: u32,
     /// How many of `ranges` are in use.
     pub range_count: u32,
+    /// Counts the windows in which it is traced, from 1: calls that were open in an earlier one
+    /// are nobody's any more.
+    pub window: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Where the code of this target's allocators is mapped: start (inclusive), end (exclusive).
     pub ranges: [[u64; 2]; MAX_ALLOCATOR_RANGES],
 }
-const _: () = assert!(size_of::<Target>() == 16 + 16 * MAX_ALLOCATOR_RANGES);
+const _: () = assert!(size_of::<Target>() == 24 + 16 * MAX_ALLOCATOR_RANGES);
 
 /// How the stacks of a target are unwound: a value of the map `MAPPINGS`, by slot.
 #[repr(C)]
@@ -90,6 +130,8 @@ pub const TARGET_CLOSED: u32 = 0;
 pub const TARGET_OPEN: u32 = 1;
 /// The address space was replaced by an exec: events are counted as lost until it is planned anew.
 pub const TARGET_EXECED: u32 = 2;
+/// Only what ends a block counts: allocations do not.
+pub const TARGET_DRAINING: u32 = 3;
 
 /// A process whose exec matters: a value of the map `WATCHED`, under its thread-group id.
 #[repr(C)]
@@ -175,19 +217,28 @@ pub struct LibrariesRecord {
 }
 const _: () = assert!(size_of::<LibrariesRecord>() == 8);
 
+/// Probe hits in one target, on one CPU: a value of the map `HITS`, by slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SlotHits {
+    /// Hits of every kind.
+    pub hits: u64,
+    /// Those on instructions that the kernel single-steps.
+    pub stepped: u64,
+    /// Those of return probes.
+    pub returns: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+const _: () = assert!(size_of::<SlotHits>() == 32);
+
 /// What the kernel half counts: indices into the per-CPU map `COUNTERS`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// Probe hits of every kind.
-    Hits,
-    /// Those on instructions that the kernel single-steps.
-    SteppedHits,
     /// Successful allocations (a `realloc` that succeeds is one).
     Allocs,
-    /// Frees of a non-null pointer (a `realloc` that moves or shrinks to nothing is one).
-    Frees,
-    /// Frees whose block was known.
+    /// Frees (a `realloc` that moves or shrinks to nothing is one) whose block was known.
     MatchedFrees,
     /// Frees of a block that was not: allocated before the trace, or its allocation was missed.
     UnknownFrees,
@@ -221,9 +272,17 @@ pub enum Counter {
     LostExec,
     /// Stacks cut at [`MAX_FRAMES`], by allocation.
     TruncatedStacks,
+    /// Allocations that sampling left out.
+    SampledOut,
+    /// Frees of blocks that were not known while sampling: nearly all were left out by it.
+    UnsampledFrees,
+    /// Hits that were timed.
+    TimedHits,
+    /// Nanoseconds that handlers ran in those.
+    TimedNs,
 }
 /// How many counters there are.
-pub const COUNTER_COUNT: usize = Counter::TruncatedStacks as usize + 1;
+pub const COUNTER_COUNT: usize = Counter::TimedNs as usize + 1;
 
 /// The counters of one CPU: the value of the map `COUNTERS`.
 #[repr(C)]

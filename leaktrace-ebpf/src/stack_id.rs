@@ -33,8 +33,8 @@ impl StackHasher {
         id ^= id >> 33;
         id = id.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
         id ^= id >> 33;
-        // The lowest bit is given up: no id is 0.
-        (id | 1, (self.check >> 32) as u32)
+        // The lowest bits are given up: neither is ever 0.
+        (id | 1, (self.check >> 32) as u32 | 1)
     }
 }
 

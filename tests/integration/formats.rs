@@ -80,7 +80,9 @@ fn every_output_file_is_written_in_the_format_of_its_name() {
     assert_well_formed(&svg);
     assert!(svg.contains("leak_here") && svg.contains("12,288 bytes"), "{svg}");
     let text = read("x.txt");
-    for part in ["leak_here", "leak_three.c:", "12.0 KiB", "3 blocks"] {
+    let bill =
+        ["\nSeen:   every allocation", "\nCost:   ", "        leaktrace  ", " in the kernel\n"];
+    for part in ["leak_here", "leak_three.c:", "12.0 KiB", "3 blocks"].into_iter().chain(bill) {
         assert!(text.contains(part), "{part}:\n{text}");
     }
 }
@@ -102,6 +104,40 @@ fn standard_output_is_folded_stacks_and_nothing_else() {
 fn standard_output_is_one_json_object_and_nothing_else() {
     let (_, ended) = trace_three(&["--format", "json"]);
     assert_eq!(Report::parse(&ended.stdout).held_by("leak_here").bytes, 12_288);
+}
+
+#[test]
+fn a_report_says_what_it_cost() {
+    let (_, ended) = trace_three(&["--format", "json", "--sample", "0", "--exact"]);
+    let report = Report::parse(&ended.stdout);
+    let cost = |field: &str| {
+        report.at("/cost")[field].as_f64().unwrap_or_else(|| panic!("no {field}: {}", report.0))
+    };
+    assert!(cost("probe_hits") > 0.0 && cost("ns_per_hit") > 0.0);
+    assert!((0.0..5.0).contains(&cost("target_cpu_s")) && cost("target_cpu_s") > 0.0);
+    assert!((0.0..=cost("target_cpu_s")).contains(&cost("probe_s")) && cost("probe_s") > 0.0);
+    let share = cost("probe_s") / cost("target_cpu_s");
+    assert!((share - cost("target_cpu_share")).abs() < 1e-6, "{share}: {}", report.at("/cost"));
+    // Loading the kernel half takes milliseconds at the least, and its maps megabytes.
+    assert!((0.001..60.0).contains(&cost("own_cpu_s")), "{}", report.at("/cost"));
+    assert!(cost("own_memory_bytes") > f64::from(1 << 20));
+    assert!(cost("kernel_memory_bytes") > f64::from(1 << 20));
+    assert!(report.at("/cost/budget_share").is_null() && report.at("/cost/windows").is_null());
+    assert_eq!(report.text("/trace/mode"), "exact");
+    assert_eq!(report.number("/trace/sample_bytes"), 0);
+    assert!(report.at("/smallest_leak_bytes_per_s").is_null());
+    assert!(report.at("/stacks/0/interval").is_null());
+    for counted in ["sampled_out", "refuted_blocks", "unjudged_blocks"] {
+        assert_eq!(report.number(&format!("/health/{counted}")), 0);
+    }
+}
+
+#[test]
+fn a_sample_size_that_was_rounded_is_told() {
+    let (_, ended) = trace_three(&["--format", "json", "--sample", "1000"]);
+    let report = Report::parse(&ended.stdout);
+    let notes = report.at("/health/notes").to_string();
+    assert!(notes.contains("--sample 1000 is rounded") && notes.contains("1024 bytes"), "{notes}");
 }
 
 #[test]

@@ -2,12 +2,17 @@
 
 use crate::programs::program;
 use crate::report::Held;
-use crate::trace::trace_program;
+use crate::trace::{LINKS, trace_program_with};
 
+/// With every kind of link.
 fn check(source: &str, expect: &[(&str, u64, u64)]) {
-    let report = trace_program(&program(source));
+    LINKS.iter().for_each(|links| check_with(links, source, expect));
+}
+
+fn check_with(links: &[&str], source: &str, expect: &[(&str, u64, u64)]) {
+    let report = trace_program_with(&program(source), links);
     for &(function, bytes, blocks) in expect {
-        assert_eq!(report.held_by(function), Held { bytes, blocks }, "{function}");
+        assert_eq!(report.held_by(function), Held { bytes, blocks }, "{function} {links:?}");
     }
     let held = |(bytes, blocks), &(_, more_bytes, more_blocks): &(&str, u64, u64)| {
         (bytes + more_bytes, blocks + more_blocks)

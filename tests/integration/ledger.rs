@@ -3,15 +3,21 @@
 use crate::processes::Target;
 use crate::programs::program;
 use crate::report::{Held, Report};
-use crate::trace::{Trace, trace_program};
+use crate::trace::{LINKS, Trace, trace_program_with};
 
-/// Traces the program built from `source`: every function holds exactly the bytes and blocks
-/// expected, and no other function holds any.
+/// Traces the program built from `source`, with every kind of link: every function holds exactly
+/// the bytes and blocks expected, and no other function holds any. Gives the last report.
 fn check(source: &str, expect: &[(&str, u64, u64)]) -> Report {
-    let report = trace_program(&program(source));
+    let [first, last] = LINKS.map(|links| check_with(links, source, expect));
+    assert_eq!(first.totals(), last.totals());
+    last
+}
+
+fn check_with(links: &[&str], source: &str, expect: &[(&str, u64, u64)]) -> Report {
+    let report = trace_program_with(&program(source), links);
     let mut total = Held::default();
     for &(function, bytes, blocks) in expect {
-        assert_eq!(report.held_by(function), Held { bytes, blocks }, "{function}");
+        assert_eq!(report.held_by(function), Held { bytes, blocks }, "{function} {links:?}");
         total.bytes += bytes;
         total.blocks += blocks;
     }
@@ -96,6 +102,20 @@ fn four_threads_that_free_one_anothers_blocks_leave_exactly_what_they_leak() {
     let report = check("crosswise.c", &[("leak_some", 33_300, 100), ("allocate", 0, 0)]);
     report.assert_every_free_matched();
     assert_eq!(report.number("/totals/allocated_blocks"), 80_100);
+}
+
+#[test]
+fn stacks_that_take_turns_and_differ_in_one_frame_further_out_are_told_apart() {
+    let report = check("one_leaf.c", &[("allocate", 100 * (60 + 30 + 20 + 60 + 15), 185)]);
+    for (way, blocks) in [
+        ("each_round", 60),
+        ("every_second", 30),
+        ("every_third", 20),
+        ("small_frame", 60),
+        ("large_frame", 15),
+    ] {
+        assert_eq!(report.held_under(way), Held { bytes: 100 * blocks, blocks }, "{way}");
+    }
 }
 
 /// Traces `ages_sizes.c` with `option`; gives the report of the moment when the young blocks exist.

@@ -12,6 +12,7 @@
 )]
 
 mod bad_input;
+mod budget;
 mod commands;
 mod corrupt_objects;
 mod formats;
@@ -21,6 +22,7 @@ mod interrupted_calls;
 mod languages;
 mod ledger;
 mod lifecycle;
+mod links;
 mod names;
 mod processes;
 mod programs;
@@ -28,6 +30,7 @@ mod readme;
 mod real_programs;
 mod report;
 mod run;
+mod sampling;
 mod stacks;
 mod trace;
 mod under_load;

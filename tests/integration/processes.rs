@@ -215,11 +215,16 @@ impl Target {
 
     /// The first bytes of its code at `address`, as they lie in its memory: probes included.
     pub(crate) fn code_at(&self, address: u64) -> [u8; 64] {
-        let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid())).unwrap();
-        let mut code = [0; 64];
-        memory.read_exact_at(&mut code, address).unwrap();
-        code
+        code_of(self.pid(), address)
     }
+}
+
+/// The first bytes of a process's code at `address`, as they lie in its memory: probes included.
+pub(crate) fn code_of(pid: u32, address: u64) -> [u8; 64] {
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut code = [0; 64];
+    memory.read_exact_at(&mut code, address).unwrap();
+    code
 }
 
 impl Drop for Target {

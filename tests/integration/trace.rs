@@ -11,6 +11,7 @@ use crate::programs::leaktrace;
 use crate::report::Report;
 
 /// How the command ended, and everything it said.
+#[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -72,6 +73,11 @@ impl Trace {
         let all: Vec<String> = pids.iter().map(u32::to_string).collect();
         let all = all.join(",");
         let mut args = vec!["attach", "-p", &all, "-o", "report.json", "--top", "1000"];
+        // Figures are exact to the byte where no budget is asked for.
+        let asks = |option: &&str| option.starts_with("--max-overhead") || *option == "--exact";
+        if !options.iter().any(asks) {
+            args.push("--exact");
+        }
         args.extend(options);
         let mut trace = Self::start(&args);
         for _ in pids {
@@ -142,8 +148,16 @@ pub(crate) fn command<A: AsRef<OsStr>>(args: &[A]) -> Ended {
 /// Attaches to `program`, lets it do all its work, ends the trace, and gives the report: complete,
 /// with the target alive at its end.
 pub(crate) fn trace_program(program: &Path) -> Report {
+    trace_program_with(program, &[])
+}
+
+/// What chooses how probes are held: a perf event each, and what this kernel does best.
+pub(crate) const LINKS: [&[&str]; 2] = [&["--perf-links"], &[]];
+
+/// As [`trace_program`], with more options.
+pub(crate) fn trace_program_with(program: &Path, options: &[&str]) -> Report {
     let mut target = Target::start::<&str>(program, &[]);
-    let mut trace = Trace::attach(&target, &[]);
+    let mut trace = Trace::attach(&target, options);
     target.work();
     let report = trace.interrupt();
     report.assert_complete();

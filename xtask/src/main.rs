@@ -34,7 +34,8 @@ enum Chore {
         #[arg(long, requires = "check")]
         rebuild: bool,
     },
-    /// Measure what leaktrace costs its target, beside empty probes and other tools.
+    /// Measure what leaktrace costs its targets, beside empty probes and other tools, and whether its
+    /// budget holds: tables and plots in target/bench.
     Bench(bench::BenchArgs),
     /// Run every test, as root: what this machine lacks for them is installed first.
     Test {

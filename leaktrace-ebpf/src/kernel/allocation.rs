@@ -3,29 +3,33 @@
 //! At entry the arguments are noted, at return the new block is booked under its stack. A free is
 //! booked before it happens: afterwards another thread could already have been given the block.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::pt_regs,
-    helpers::generated::bpf_get_attach_cookie,
+    helpers::generated::{bpf_get_attach_cookie, bpf_get_prandom_u32},
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::debug;
 use leaktrace_ebpf::{
-    calls::{HAS_OLD, MAX_OPEN_CALLS, OpenCall, Place, REALLOCATES},
+    calls::{HAS_OLD, MAX_OPEN_CALLS, OpenCall, Place, REALLOCATES, SAMPLED_OUT},
     cookie::{Cookie, NO_ARGUMENT},
     ledger,
     records::{
-        Block, Counter, MAX_ALLOCATOR_RANGES, TARGET_EXECED, TARGET_OPEN, Target, block_key,
+        Block, Counter, MAX_ALLOCATOR_RANGES, TARGET_DRAINING, TARGET_EXECED, TARGET_OPEN, Target,
+        block_key, first_born,
     },
 };
 
 use crate::kernel::{
-    clock::time_of_tick,
+    clock::{Timer, born_now},
     globals,
     maps::{TARGETS, THREADS},
     registers::{RETURN_POPS, arch, read_u64},
-    store::{Maps, count, keep_stack},
+    session,
+    store::{Maps, count, keep_stack, note_hit},
     thread::Thread,
     unwind,
     verifier::opaque,
@@ -34,24 +38,84 @@ use crate::kernel::{
 /// Runs at the entry of every function that returns a block.
 #[uprobe]
 pub(crate) fn allocation_entry(ctx: ProbeContext) -> u32 {
-    let cookie = hit(&ctx);
+    let (cookie, timer) = hit(&ctx, false);
+    // A uprobe that returns anything else than 0 asks for a perf event.
+    enters(&ctx, cookie);
+    timer.stop();
+    0
+}
+
+/// Runs at the entry and, where that asked for it, at the return.
+// aya's macro would drop what it returns.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+pub(crate) extern "C" fn allocation_session(ctx: *mut c_void) -> u32 {
+    let ctx = ProbeContext::new(ctx);
+    let is_entry = session::is_entry(&ctx);
+    let (cookie, timer) = hit(&ctx, !is_entry);
+    let mut answer = 0;
+    if is_entry {
+        answer = enters(&ctx, cookie);
+    } else {
+        // SAFETY: the context of a uprobe is the thread's registers.
+        let regs = unsafe { &*ctx.regs };
+        let sp = arch::stack_pointer(regs);
+        returns(cookie, regs, sp.wrapping_sub(RETURN_POPS), arch::instruction_pointer(regs));
+    }
+    timer.stop();
+    answer
+}
+
+/// Notes a call that is entered; returns [`session::AWAIT_RETURN`] if its return is to be seen.
+#[inline(always)]
+fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     let Some(target) = open_target(cookie) else {
-        return 0;
-    };
-    let Some(thread) = THREADS.get_or_create() else {
-        count(Counter::LostNoThreadState, 1);
-        return 0;
+        return session::SKIP_RETURN;
     };
     // SAFETY: the context of a uprobe is the thread's registers.
     let regs = unsafe { &*ctx.regs };
-    let sp = arch::stack_pointer(regs);
-    if thread.open.depth() != 0 && is_nested(&ctx, thread, target, cookie, sp) {
-        count(Counter::NestedCalls, 1);
-        return 0;
+    if target.state == TARGET_DRAINING {
+        // Nobody will be told what it returns; what went in is gone.
+        let pointer = arch::argument(regs, cookie.pointer());
+        if cookie.reallocates() && pointer != 0 {
+            let key = block_key(cookie.slot(), pointer);
+            ledger::freed(&mut Maps::new(), key, since(target));
+        }
+        return session::SKIP_RETURN;
     }
-    let mut size = arch::argument(regs, cookie.size());
-    if cookie.count() != NO_ARGUMENT {
-        size = multiply(size, arch::argument(regs, cookie.count()));
+    let sampling = globals::sampling();
+    let mut size = 0;
+    let mut flags = 0;
+    if !sampling.is_exact() {
+        size = size_asked_for(regs, cookie);
+        // SAFETY: a helper without arguments.
+        if !sampling.keeps(size, unsafe { bpf_get_prandom_u32() } as u32) {
+            flags = SAMPLED_OUT;
+            // Most calls end here.
+            if !cookie.reallocates() {
+                count(Counter::SampledOut, 1);
+                return session::SKIP_RETURN;
+            }
+        }
+    }
+    let Some(thread) = THREADS.get_or_create() else {
+        count(Counter::LostNoThreadState, 1);
+        return session::SKIP_RETURN;
+    };
+    leave_earlier_window(thread, target);
+    let sp = arch::stack_pointer(regs);
+    if thread.open.depth() != 0 {
+        if is_nested(ctx, thread, target, cookie, sp) {
+            count(Counter::NestedCalls, 1);
+            return session::SKIP_RETURN;
+        }
+    } else if !sampling.is_exact() && is_allocator_code(target, arch::return_address(regs)) {
+        // The outer call was left out, and this one with it.
+        count(Counter::NestedCalls, 1);
+        return session::SKIP_RETURN;
+    }
+    if sampling.is_exact() {
+        size = size_asked_for(regs, cookie);
     }
     let pointer = arch::argument(regs, cookie.pointer());
     let thread_nests = thread.nests != 0;
@@ -61,45 +125,64 @@ pub(crate) fn allocation_entry(ctx: ProbeContext) -> u32 {
     }
     let Some(call) = thread.open.push() else {
         count(Counter::LostTooDeep, 1);
-        return 0;
+        return session::SKIP_RETURN;
     };
     call.sp = sp;
     call.size = size;
     call.out = arch::argument(regs, cookie.out());
     call.pointer = pointer;
     call.function = cookie.function_and_slot();
-    call.flags = 0;
+    call.flags = flags;
     // Reading it takes as long as the rest of this handler, and only a walk through this call
     // will ask for it: from a signal handler.
     call.return_address = if thread_nests { arch::return_address(regs) } else { 0 };
     if cookie.reallocates() {
-        call.flags = REALLOCATES;
+        call.flags = flags | REALLOCATES;
         if pointer != 0 {
             let key = block_key(cookie.slot(), pointer);
-            ledger::reallocation_begins(&mut Maps::new(), key, target.since_ns, call);
+            ledger::reallocation_begins(&mut Maps::new(), key, since(target), call);
+        }
+        if call.flags & (SAMPLED_OUT | HAS_OLD) == SAMPLED_OUT {
+            thread.open.pop();
+            count(Counter::SampledOut, 1);
+            return session::SKIP_RETURN;
         }
     }
-    0
+    session::AWAIT_RETURN
+}
+
+/// How many bytes a call asks for.
+#[inline(always)]
+fn size_asked_for(regs: &pt_regs, cookie: Cookie) -> u64 {
+    let size = arch::argument(regs, cookie.size());
+    if cookie.count() == NO_ARGUMENT {
+        return size;
+    }
+    multiply(size, arch::argument(regs, cookie.count()))
 }
 
 /// Runs when such a function has returned.
 #[uretprobe]
 pub(crate) fn allocation_return(ctx: RetProbeContext) -> u32 {
-    let cookie = hit(&ctx);
+    let (cookie, timer) = hit(&ctx, true);
     // SAFETY: the context of a uretprobe is the thread's registers.
     let regs = unsafe { &*ctx.regs };
     let sp = arch::stack_pointer(regs);
-    returns(cookie, regs, sp.wrapping_sub(RETURN_POPS), arch::instruction_pointer(regs))
+    returns(cookie, regs, sp.wrapping_sub(RETURN_POPS), arch::instruction_pointer(regs));
+    timer.stop();
+    0
 }
 
 /// Runs at a return instruction of such a function, where a return probe would stop an exception
 /// from passing through.
 #[uprobe]
 pub(crate) fn allocation_exit(ctx: ProbeContext) -> u32 {
-    let cookie = hit(&ctx);
+    let (cookie, timer) = hit(&ctx, false);
     // SAFETY: the context of a uprobe is the thread's registers.
     let regs = unsafe { &*ctx.regs };
-    returns(cookie, regs, arch::stack_pointer(regs), arch::return_address(regs))
+    returns(cookie, regs, arch::stack_pointer(regs), arch::return_address(regs));
+    timer.stop();
+    0
 }
 
 /// Books what a call returns that was entered at `entry_sp`, to the code at `ip`.
@@ -108,6 +191,10 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     let Some(thread) = THREADS.get_existing() else {
         return 0;
     };
+    let Some(target) = open_target(cookie) else {
+        return 0;
+    };
+    leave_earlier_window(thread, target);
     let function = cookie.function_and_slot();
     if !thread.open.any_returns(entry_sp, function) {
         return 0;
@@ -123,9 +210,6 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     }
     let call = *thread.open.top();
     thread.open.pop();
-    let Some(target) = open_target(cookie) else {
-        return 0;
-    };
 
     let mut pointer = arch::returned(regs);
     if call.out != 0 {
@@ -155,6 +239,10 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
         count(Counter::FailedAllocs, 1);
         return 0;
     }
+    if call.flags & SAMPLED_OUT != 0 {
+        count(Counter::SampledOut, 1);
+        return 0;
+    }
     if !globals::size_is_traced(call.size) {
         count(Counter::Filtered, 1);
         return 0;
@@ -167,18 +255,26 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     };
     let (fp, bx) = (arch::frame_pointer(regs), arch::saved_base(regs));
     let hashes = unwind::walk(thread, &tables, unwind::Start { ip, sp, fp, bx });
-    let (stack_id, mut maps) = keep_stack(thread, slot, hashes);
+    let (stack, mut maps) = keep_stack(thread, slot, hashes);
     // What is booked now must not look older than the target's opening.
-    let born_ns = time_of_tick(thread, target.since_ns);
-    let block = Block { size: call.size, stack_id, born_ns };
-    ledger::allocated(&mut maps, block_key(slot, pointer), &block, target.since_ns);
+    let since = since(target);
+    let block = Block { size: call.size, stack, born: born_now(thread, since) };
+    ledger::allocated(&mut maps, block_key(slot, pointer), &block, since);
     0
 }
 
 /// Runs where a free begins.
 #[uprobe]
 pub(crate) fn free_entry(ctx: ProbeContext) -> u32 {
-    let cookie = hit(&ctx);
+    let (cookie, timer) = hit(&ctx, false);
+    frees(&ctx, cookie);
+    timer.stop();
+    0
+}
+
+/// Books a free.
+#[inline(always)]
+fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     // SAFETY: the context of a uprobe is the thread's registers.
     let regs = unsafe { &*ctx.regs };
     let pointer = arch::argument(regs, cookie.pointer());
@@ -188,40 +284,73 @@ pub(crate) fn free_entry(ctx: ProbeContext) -> u32 {
     let Some(target) = open_target(cookie) else {
         return 0;
     };
+    // A block of the ledger is gone now, whoever frees it. To ask for the thread's open calls takes a
+    // third as long as all the rest, and only a free of another block may be part of one.
+    let key = block_key(cookie.slot(), pointer);
+    if ledger::freed_if_known(&mut Maps::new(), key, since(target)) {
+        return 0;
+    }
     if let Some(thread) = THREADS.get_existing() {
+        leave_earlier_window(thread, target);
         let sp = arch::stack_pointer(regs);
-        if thread.open.depth() != 0 && is_nested(&ctx, thread, target, cookie, sp) {
-            count(Counter::NestedCalls, 1);
+        if thread.open.depth() != 0 {
+            if is_nested(ctx, thread, target, cookie, sp) {
+                count(Counter::NestedCalls, 1);
+            } else {
+                // A call that never returned may just have given the block back to the ledger.
+                ledger::freed(&mut Maps::new(), key, since(target));
+            }
             return 0;
         }
     }
-    ledger::freed(&mut Maps::new(), block_key(cookie.slot(), pointer), target.since_ns);
+    ledger::unknown_freed(&mut Maps::new());
     0
 }
 
-/// Counts a hit; returns the probe's cookie.
+/// Counts a hit; returns the probe's cookie, and what times it.
 #[inline(always)]
-fn hit<C: EbpfContext>(ctx: &C) -> Cookie {
+fn hit<C: EbpfContext>(ctx: &C, returns: bool) -> (Cookie, Timer) {
     // SAFETY: the context is the one this program was called with.
     let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    count(Counter::Hits, 1);
-    if cookie.stepped() {
-        count(Counter::SteppedHits, 1);
-    }
-    cookie
+    let hits_before = note_hit(cookie.slot(), cookie.stepped(), returns);
+    (cookie, Timer::of_hit(hits_before))
 }
 
 /// The target of a probe, if its events count now.
 #[inline(always)]
 fn open_target(cookie: Cookie) -> Option<&'static Target> {
     let target = TARGETS.get(cookie.slot() as u32)?;
-    if target.state == TARGET_OPEN {
+    if target.state == TARGET_OPEN || target.state == TARGET_DRAINING {
         return Some(target);
     }
     if target.state == TARGET_EXECED {
         count(Counter::LostExec, 1);
     }
     None
+}
+
+/// Forgets calls that were open when an earlier window closed: their returns were not seen. What
+/// went into a reallocation then did not come out of it.
+#[inline(always)]
+fn leave_earlier_window(thread: &mut Thread, target: &Target) {
+    if thread.of_window == target.window {
+        return;
+    }
+    thread.of_window = target.window;
+    for _ in 0..MAX_OPEN_CALLS {
+        if thread.open.depth() == 0 {
+            break;
+        }
+        let call: OpenCall = *thread.open.top();
+        thread.open.pop();
+        ledger::reallocation_succeeds(&mut Maps::new(), &call);
+    }
+}
+
+/// The first birth of a block that counts.
+#[inline(always)]
+fn since(target: &Target) -> u32 {
+    first_born(target.since_ns, globals::start_ns())
 }
 
 /// Whether a call entered now belongs to one that is open; forgets those that never returned.

@@ -4,6 +4,8 @@
 //! Each has `.rodata` to itself by `link_section`, or the compiler may merge it with an equal
 //! constant.
 
+use leaktrace_ebpf::sampling::Sampling;
+
 /// 1: log what happens, by aya-log.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata")]
@@ -35,6 +37,31 @@ static PID_NAMESPACE_INODE: u64 = 0;
 #[unsafe(link_section = ".rodata")]
 static HAS_LOOP: u32 = 0;
 
+/// How many buckets `BLOCKS` has.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static BUCKETS: u32 = 1;
+
+/// How many places `STACKS` has.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static STACK_PLACES: u32 = 2;
+
+/// When the session began (`CLOCK_MONOTONIC`, ns): births are told from then on.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static START_NS: u64 = 0;
+
+/// One sample for so many bytes; 0: every allocation. See [`Sampling`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static SAMPLE_BYTES: u64 = 0;
+
+/// See [`Sampling::scale`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static SAMPLE_SCALE: u64 = 0;
+
 macro_rules! read {
     ($name:ident) => {
         // SAFETY: a static of plain data; volatile, since userspace patches it before loading.
@@ -50,6 +77,26 @@ pub(crate) fn verbose() -> bool {
 #[inline(always)]
 pub(crate) fn has_loop() -> bool {
     read!(HAS_LOOP) != 0
+}
+
+#[inline(always)]
+pub(crate) fn buckets() -> u32 {
+    read!(BUCKETS)
+}
+
+#[inline(always)]
+pub(crate) fn stack_places() -> u32 {
+    read!(STACK_PLACES)
+}
+
+#[inline(always)]
+pub(crate) fn start_ns() -> u64 {
+    read!(START_NS)
+}
+
+#[inline(always)]
+pub(crate) fn sampling() -> Sampling {
+    Sampling { bytes: read!(SAMPLE_BYTES), scale: read!(SAMPLE_SCALE) }
 }
 
 #[inline(always)]

@@ -15,14 +15,14 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use leaktrace_ebpf::{
     calls::INTERRUPTED,
-    records::{
-        ExecRecord, LibrariesRecord, RECORD_EXEC, RECORD_LIBRARIES, TARGET_EXECED, TARGET_OPEN,
-    },
+    cookie::{Cookie, NO_ARGUMENT},
+    records::{Counter, ExecRecord, LibrariesRecord, RECORD_EXEC, RECORD_LIBRARIES, TARGET_EXECED},
 };
 
 use crate::kernel::{
     globals,
     maps::{MESSAGES, TARGETS, THREADS, WATCHED},
+    store::{count, note_hit},
 };
 
 const SIGSTOP: u32 = 19;
@@ -39,9 +39,8 @@ pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
     if let Some(target) = TARGETS.get_ptr_mut(watched.slot) {
         // SAFETY: as above; only this process's exec and userspace write it.
         unsafe {
-            if (*target).state == TARGET_OPEN {
-                (*target).state = TARGET_EXECED;
-            }
+            // Between two windows, too: none may open any more.
+            (*target).state = TARGET_EXECED;
         }
     }
     if watched.hold != 0 {
@@ -117,6 +116,18 @@ pub(crate) fn empty(_ctx: ProbeContext) -> u32 {
 /// An empty return probe.
 #[uretprobe]
 pub(crate) fn empty_return(_ctx: RetProbeContext) -> u32 {
+    0
+}
+
+/// Counts calls of allocation functions and does nothing else: what tracing them would cost can be
+/// told from it. Not for maps that a trace counts in.
+#[uprobe]
+pub(crate) fn count_hit(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context is the one this program was called with.
+    let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    // Only a free is asked for no size.
+    count(if cookie.size() == NO_ARGUMENT { Counter::UnknownFrees } else { Counter::Allocs }, 1);
+    note_hit(cookie.slot(), cookie.stepped(), false);
     0
 }
 

@@ -1,29 +1,28 @@
 //! All maps.
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE},
     btf_maps,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use leaktrace_ebpf::{
-    records::{Block, Counters, MAX_TARGETS, Mappings, StackTotals, Target, Watched},
+    blocks::Bucket,
+    records::{Counters, MAX_TARGETS, Mappings, SlotHits, StackTotals, Target, Watched},
+    trial::TRIAL_COUNT,
     unwind::{CHUNK_WORDS, MAX_CHUNKS},
 };
 
 use crate::kernel::{thread::Thread, unwind::rules::RememberedRules};
 
-/// Live blocks by [`leaktrace_ebpf::records::block_key`]. Userspace sets the capacity.
+/// Live blocks, see [`leaktrace_ebpf::blocks`]. Userspace sets the size, and maps it.
 #[map]
-pub(crate) static BLOCKS: HashMap<u64, Block> =
-    HashMap::with_max_entries(1 << 21, BPF_F_NO_PREALLOC);
+pub(crate) static BLOCKS: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Totals by stack id. Userspace sets the capacity, and puts in
-/// [`leaktrace_ebpf::records::UNKNOWN_STACK`].
+/// Totals of stacks, see [`leaktrace_ebpf::stacks`]. Userspace sets the size, and maps it.
 #[map]
-pub(crate) static STACKS: HashMap<u64, StackTotals> =
-    HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
+pub(crate) static STACKS: Array<StackTotals> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 
 /// The address spaces under trace, by slot.
 #[map]
@@ -36,6 +35,14 @@ pub(crate) static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(MAX
 /// Counters by [`leaktrace_ebpf::records::Counter`].
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+
+/// Probe hits by slot.
+#[map]
+pub(crate) static HITS: PerCpuArray<SlotHits> = PerCpuArray::with_max_entries(MAX_TARGETS, 0);
+
+/// What was counted where probes are tried, by [`leaktrace_ebpf::trial::Trial`].
+#[map]
+pub(crate) static TRIALS: Array<u64> = Array::with_max_entries(TRIAL_COUNT as u32, 0);
 
 /// Messages to userspace: frames of new stacks, execs.
 #[map]

@@ -6,6 +6,7 @@ pub(crate) mod globals;
 pub(crate) mod lifecycle;
 pub(crate) mod maps;
 pub(crate) mod registers;
+pub(crate) mod session;
 pub(crate) mod store;
 pub(crate) mod thread;
 pub(crate) mod unwind;

@@ -5,6 +5,8 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_user, generated as helpers},
 };
 
+use leaktrace_ebpf::cookie::NO_ARGUMENT;
+
 use crate::kernel::verifier::opaque;
 
 /// How far the stack pointer moves from a function's entry to right after its return.
@@ -105,6 +107,10 @@ pub(crate) mod arch {
 /// read at a fixed offset, and the compiler must not turn the choice into one of addresses.
 #[inline(always)]
 fn nth(index: u8, arguments: [&u64; 6]) -> u64 {
+    // Most functions have few of the arguments that are asked for.
+    if index == NO_ARGUMENT {
+        return 0;
+    }
     // SAFETY: references to fields of the context.
     let [a, b, c, d, e, f] =
         arguments.map(|argument| opaque(unsafe { core::ptr::read_volatile(argument) }));

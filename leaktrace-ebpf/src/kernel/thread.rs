@@ -5,20 +5,24 @@
 
 use leaktrace_ebpf::{calls::OpenCalls, records::StackRecord};
 
-use crate::kernel::unwind::{Walk, window::Window};
+use crate::kernel::unwind::{Walk, trail::Trail, window::Window};
 
 #[repr(C)]
 pub(crate) struct Thread {
     /// Calls entered and not yet returned.
     pub(crate) open: OpenCalls,
     /// 1: allocations may happen inside its open calls: it has got a signal, or that has happened.
-    pub(crate) nests: u64,
-    /// When the time was last read, in ticks of the kernel's clock; and the time, in nanoseconds.
+    pub(crate) nests: u32,
+    /// The window of its target ([`leaktrace_ebpf::records::Target`]) that `open` is of.
+    pub(crate) of_window: u32,
+    /// When the time was last read, in ticks of the kernel's clock; and the time, as blocks tell it.
     pub(crate) tick: u64,
     /// See `tick`.
-    pub(crate) time_ns: u64,
+    pub(crate) born: u64,
     /// Where the walk stands.
     pub(crate) walk: Walk,
+    /// What led the last walk.
+    pub(crate) trail: Trail,
     /// The stack being walked, as the record that is sent.
     pub(crate) stack: StackRecord,
     /// A copy of a piece of the stack.

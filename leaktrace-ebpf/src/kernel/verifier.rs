@@ -20,21 +20,3 @@ pub(crate) fn mask_if_at_most(a: u64, b: u64) -> u64 {
     }
     !sign
 }
-
-/// `*place += n`, whole even when handlers on other CPUs do the same.
-///
-/// # Safety
-///
-/// `place` points to eight aligned bytes of a map value.
-#[inline(always)]
-pub(crate) unsafe fn add(place: *mut u64, n: u64) {
-    // SAFETY: the BPF atomic add, on a place that the caller vouches for.
-    unsafe {
-        core::arch::asm!(
-            "lock *(u64 *)({0} + 0) += {1}",
-            in(reg) place,
-            in(reg) n,
-            options(nostack)
-        );
-    }
-}

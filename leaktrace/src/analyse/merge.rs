@@ -57,6 +57,7 @@ pub fn same_looking(stacks: Vec<Drawn>) -> Vec<Drawn> {
                 known.ranked.bytes += stack.ranked.bytes;
                 known.ranked.blocks += stack.ranked.blocks;
                 known.ranked.growth += stack.ranked.growth;
+                known.ranked.is_doubtful &= stack.ranked.is_doubtful;
             }
             None => groups.push(stack),
         }
@@ -72,7 +73,7 @@ mod tests {
         let id = StackId(id);
         Drawn {
             ids: vec![id],
-            ranked: Ranked { id, bytes: 4096, blocks: 1, growth: 1.0 },
+            ranked: Ranked { id, bytes: 4096, blocks: 1, growth: 1.0, is_doubtful: false },
             pid: Pid::new(1),
             frames: vec![Frame {
                 function: function.map(str::to_owned),

@@ -7,7 +7,7 @@ use crate::model::StackId;
 /// What stacks are ranked by, largest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SortKey {
-    /// Growth of outstanding bytes, then outstanding bytes.
+    /// Growth of outstanding bytes, then outstanding bytes; growth in doubt comes last.
     #[default]
     Growth,
     /// Outstanding bytes.
@@ -27,6 +27,8 @@ pub struct Ranked {
     pub blocks: u64,
     /// Growth in bytes a second.
     pub growth: f64,
+    /// Whether its growth was only estimated, and is not borne out by what became of its blocks.
+    pub is_doubtful: bool,
 }
 
 /// Sorts stacks, largest first; equal ones by id, so that a report can be repeated.
@@ -38,7 +40,10 @@ pub fn sort(stacks: &mut [Ranked], key: SortKey) {
 pub fn order(a: &Ranked, b: &Ranked, key: SortKey) -> Ordering {
     let by_bytes = (b.bytes, b.blocks).cmp(&(a.bytes, a.blocks));
     let order = match key {
-        SortKey::Growth => b.growth.total_cmp(&a.growth).then(by_bytes),
+        SortKey::Growth => {
+            let by_growth = b.growth.total_cmp(&a.growth).then(by_bytes);
+            a.is_doubtful.cmp(&b.is_doubtful).then(by_growth)
+        }
         SortKey::Bytes => by_bytes,
         SortKey::Blocks => b.blocks.cmp(&a.blocks).then(by_bytes),
     };
@@ -51,7 +56,13 @@ mod tests {
 
     #[test]
     fn each_key_has_its_order() {
-        let ranked = |id, bytes, blocks, growth| Ranked { id: StackId(id), bytes, blocks, growth };
+        let ranked = |id, bytes, blocks, growth| Ranked {
+            id: StackId(id),
+            bytes,
+            blocks,
+            growth,
+            is_doubtful: false,
+        };
         let mut stacks = [
             ranked(1, 100, 1, 0.0),
             ranked(2, 10, 5, 3.0),
@@ -65,5 +76,8 @@ mod tests {
         assert_eq!(order(SortKey::Growth), [2, 1, 3, 4]);
         assert_eq!(order(SortKey::Bytes), [1, 3, 4, 2]);
         assert_eq!(order(SortKey::Blocks), [3, 4, 2, 1]);
+        stacks.iter_mut().filter(|s| s.id.0 == 2).for_each(|s| s.is_doubtful = true);
+        sort(&mut stacks, SortKey::Growth);
+        assert_eq!(stacks.map(|s| s.id.0), [1, 3, 4, 2], "what grows in doubt comes last");
     }
 }

@@ -6,7 +6,7 @@ use super::windows::{Evidence, OLD_S};
 use crate::model::{Totals, Verdict, VerdictKind};
 
 /// Fewer samples than this say nothing.
-const LEAST_SAMPLES: usize = 6;
+pub const LEAST_SAMPLES: usize = 6;
 /// One-sided 1 % level of the normal distribution.
 const SIGNIFICANT: f64 = 2.33;
 /// A buffer that doubles once or twice is no leak.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::values::{positive_time, size, time};
+use super::values::{SampleSize, Share, percent, positive_time, sample_size, size, time};
 use crate::analyse::SortKey;
 use crate::model::Pid;
 
@@ -100,7 +100,7 @@ pub struct AttachArgs {
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
-    /// Print the probe plan, attach nothing
+    /// Print the probe plan and what tracing would cost, from a count of 0.1 s; trace nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -151,18 +151,27 @@ pub struct TraceArgs {
     /// Record only blocks of at most this size
     #[arg(short = 'Z', long, value_name = "BYTES", value_parser = size)]
     pub max_size: Option<u64>,
-    /// Every allocation, no budget (the default)
+    /// Mean bytes between samples, e.g. 512KiB; 0: every allocation
+    #[arg(short, long, value_name = "BYTES", value_parser = sample_size)]
+    pub sample: Option<SampleSize>,
+    /// The most that tracing may slow the target down [default: 5%]
+    #[arg(long, value_name = "PCT", value_parser = percent, conflicts_with = "exact")]
+    pub max_overhead: Option<Share>,
+    /// No budget: trace all the time, whatever that costs
     #[arg(long)]
     pub exact: bool,
     /// Only probe allocation functions in this file
     #[arg(short = 'O', long, value_name = "FILE")]
     pub obj: Option<String>,
-    /// The most live blocks that are remembered (about 100 bytes of kernel memory each)
-    #[arg(long, value_name = "N", default_value_t = 1 << 21, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    /// The most live blocks that are remembered (32 bytes of kernel memory each)
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     pub max_blocks: u32,
-    /// The most distinct stacks that are remembered
-    #[arg(long, value_name = "N", default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    /// The most distinct stacks that are remembered (96 bytes of kernel memory each)
+    #[arg(long, value_name = "N", default_value_t = 1 << 17, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub max_stacks: u32,
+    /// Hold each probe by a perf event even where the kernel has better: to compare
+    #[arg(long, hide = true)]
+    pub perf_links: bool,
     /// Print the last report only, and no progress
     #[arg(short, long)]
     pub quiet: bool,
@@ -172,6 +181,18 @@ pub struct TraceArgs {
     /// Colours (`NO_COLOR` is respected)
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
+}
+
+impl TraceArgs {
+    /// What tracing may cost the target; `None` without a budget.
+    pub fn budget(&self) -> Option<Share> {
+        (!self.exact).then(|| self.max_overhead.unwrap_or(Share::DEFAULT_BUDGET))
+    }
+
+    /// Mean bytes between samples: a power of two, or 0 for every allocation.
+    pub fn sample_bytes(&self) -> u64 {
+        self.sample.map_or(0, SampleSize::bytes)
+    }
 }
 
 /// Arguments of `demo`.
@@ -219,6 +240,9 @@ pub struct EmptyProbesArgs {
     /// The process
     #[arg(short, long, value_name = "PID")]
     pub pid: Pid,
+    /// Hold each probe by a perf event even where the kernel has better
+    #[arg(long)]
+    pub perf_links: bool,
 }
 
 /// Formats for standard output.
@@ -304,6 +328,23 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_has_a_budget_unless_it_is_exact() {
+        let trace = |options: &[&str]| {
+            let args = ["leaktrace", "-p", "1"].iter().chain(options);
+            Arguments::try_parse_from(args).unwrap().attach.trace
+        };
+        let budget = |options| trace(options).budget().map(Share::get);
+        assert_eq!(budget(&[]), Some(0.05));
+        assert_eq!(budget(&["--max-overhead", "0.5%"]), Some(0.005));
+        assert_eq!(budget(&["--max-overhead=20"]), Some(0.2));
+        assert_eq!(budget(&["--exact"]), None);
+        assert_eq!(trace(&[]).sample_bytes(), 0);
+        assert_eq!(trace(&["-s", "512KiB"]).sample_bytes(), 512 << 10);
+        let sampled = trace(&["--exact", "--sample", "64K"]);
+        assert_eq!((sampled.budget(), sampled.sample_bytes()), (None, 64 << 10));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for wrong in [
             &["leaktrace"][..],
@@ -312,6 +353,10 @@ mod tests {
             &["leaktrace", "attach"],
             &["leaktrace", "-p", "1", "-d", "0s"],
             &["leaktrace", "-p", "1", "--format", "svg"],
+            &["leaktrace", "-p", "1", "--exact", "--max-overhead", "5%"],
+            &["leaktrace", "-p", "1", "--max-overhead", "0"],
+            &["leaktrace", "-p", "1", "--max-overhead", "200%"],
+            &["leaktrace", "-p", "1", "--sample", "many"],
             &["leaktrace", "run"],
         ] {
             assert!(Arguments::try_parse_from(wrong).is_err(), "{wrong:?}");

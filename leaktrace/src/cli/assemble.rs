@@ -6,16 +6,21 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use leaktrace_ebpf::records::Counter;
 
+use super::args::TraceArgs;
+use super::estimates;
+use super::own_use;
 use super::session::Session;
 use super::stack_quality;
+use super::windowed::Windowed;
 use crate::analyse::merge::{self, Drawn};
 use crate::analyse::{rank, verdict};
 use crate::collect::ledger::{self, BlockAges};
 use crate::collect::maps::CounterValues;
 use crate::model::{
-    CodeAddr, Cost, EndedBy, Ending, Frame, Health, Mode, Report, Snapshot, StackId, StackReport,
-    Totals, Trace,
+    CodeAddr, Cost, EndedBy, Ending, Frame, Health, Report, Snapshot, StackId, StackReport, Totals,
+    Trace,
 };
+use crate::report::units;
 use crate::symbolize::culprit;
 
 /// The last look at every live block, and what it cost.
@@ -24,6 +29,13 @@ pub struct LastScan {
     ages: HashMap<StackId, BlockAges>,
     at: Option<Instant>,
     took: Duration,
+}
+
+impl LastScan {
+    /// What a stack's blocks look like.
+    pub fn of(&self, id: StackId) -> BlockAges {
+        self.ages.get(&id).copied().unwrap_or_default()
+    }
 }
 
 /// So many more stacks are named than shown, to be merged with those that are.
@@ -54,7 +66,8 @@ pub fn report(
         let (bytes, blocks) = outstanding(session, *id, stack);
         if blocks != 0 {
             let growth = verdict::growth_bytes_per_s(&session.history.series(&[*id]));
-            ranked.push(rank::Ranked { id: *id, bytes, blocks, growth });
+            let is_doubtful = estimates::is_doubtful(session, &[*id], stack);
+            ranked.push(rank::Ranked { id: *id, bytes, blocks, growth, is_doubtful });
         }
     }
     let key = session.args.sort.into();
@@ -69,6 +82,8 @@ pub fn report(
     let stacks_outstanding = outstanding_in_all - (ranked.len() - groups.len());
     for group in &mut groups {
         group.ranked.growth = verdict::growth_bytes_per_s(&session.history.series(&group.ids));
+        let totals = totals_of(snapshot, &group.ids);
+        group.ranked.is_doubtful = estimates::is_doubtful(session, &group.ids, &totals);
     }
     groups.sort_by(|a, b| rank::order(&a.ranked, &b.ranked, key));
     groups.truncate(limit);
@@ -76,21 +91,24 @@ pub fn report(
         .into_iter()
         .map(|group| stack_report(session, snapshot, group, scan_age_s))
         .collect();
+    let duration_s = snapshot.at_s;
+    let smallest_leak = estimates::smallest_leak_bytes_per_s(session, duration_s, &totals);
     Ok(Report {
         targets: session.targets.iter().map(super::traced::Traced::target).collect(),
         trace: Trace {
             started_at: session.started_at.clone(),
             duration_s: snapshot.at_s,
-            mode: Mode::Exact,
-            sample_bytes: 0,
+            mode: estimates::mode(session),
+            sample_bytes: session.sampling().mean_bytes,
             ended_by,
         },
         probes: session.targets.iter().flat_map(|t| t.probes.iter().cloned()).collect(),
         health: health(session, snapshot, &counters),
-        cost: cost(session, &counters, ended_by.is_some()),
+        cost: cost(session, &counters, ended_by.is_some())?,
         totals,
         stacks,
         stacks_outstanding,
+        smallest_leak_bytes_per_s: smallest_leak,
     })
 }
 
@@ -104,7 +122,12 @@ fn scan(session: &mut Session, now: bool) -> Result<f64> {
         let min_age = session.args.min_age.unwrap_or_default();
         let min_age_ns = u64::try_from(min_age.as_nanos()).unwrap_or(u64::MAX);
         let started = Instant::now();
-        let ages = ledger::scan_ages(&session.maps, min_age_ns)?;
+        let targets = &session.targets;
+        let weight = |slot, born_ns| {
+            let target = targets.iter().find(|target| target.slot == slot);
+            target.and_then(|t| t.windowed.as_ref()).map_or(1.0, |w| w.weight_of(born_ns))
+        };
+        let ages = ledger::scan_ages(&session.maps, min_age_ns, weight)?;
         session.last_scan = LastScan { ages, at: Some(Instant::now()), took: started.elapsed() };
     }
     Ok(session.last_scan.at.map_or(0.0, |at| at.elapsed().as_secs_f64()))
@@ -171,10 +194,9 @@ fn stack_report(
     stack: Drawn,
     scan_age_s: f64,
 ) -> StackReport {
-    let mut totals = Totals::default();
+    let totals = totals_of(snapshot, &stack.ids);
     let mut oldest_ns = None;
     for id in &stack.ids {
-        totals += snapshot.stacks.get(id).copied().unwrap_or_default();
         oldest_ns = oldest_ns.max(session.last_scan.ages.get(id).map(|ages| ages.oldest_ns));
     }
     StackReport {
@@ -184,12 +206,20 @@ fn stack_report(
         outstanding_bytes: stack.ranked.bytes,
         outstanding_blocks: stack.ranked.blocks,
         growth_bytes_per_s: stack.ranked.growth,
+        interval: estimates::interval(session, &stack.ids),
         oldest_age_s: oldest_ns.map(|age| age as f64 / 1e9 + scan_age_s),
-        verdict: verdict::judge(&session.history.series(&stack.ids), &totals),
+        verdict: estimates::judge(session, &stack.ids, &totals),
         culprit: culprit(&stack.frames),
         frames: stack.frames,
         ending: stack.ending,
     }
+}
+
+/// The totals of stacks that are shown as one.
+fn totals_of(snapshot: &Snapshot, ids: &[StackId]) -> Totals {
+    let mut totals = Totals::default();
+    ids.iter().filter_map(|id| snapshot.stacks.get(id)).for_each(|stack| totals += *stack);
+    totals
 }
 
 /// What stands for the frames of a stack that could not be kept.
@@ -214,28 +244,48 @@ fn health(session: &mut Session, snapshot: &Snapshot, counters: &CounterValues) 
     let warnings = session.symbolizer.warnings();
     session.notes.extend(warnings);
     let mut notes = session.notes.clone();
+    notes.extend(rounding(&session.args));
     notes.extend(session.unwinding.notes().iter().cloned());
+    notes.extend(estimates::too_much(session, snapshot));
+    notes.extend(estimates::doubtful(session));
     let mut probe_failures = Vec::new();
     for target in &session.targets {
         notes.extend(target.notes.iter().cloned());
         probe_failures.extend(target.failures.iter().cloned());
     }
     notes.dedup();
+    let windowed = || session.targets.iter().filter_map(|target| target.windowed.as_ref());
     Health {
         allocs: counters.get(Counter::Allocs),
-        frees: counters.get(Counter::Frees),
+        frees: counters.frees(),
         matched_frees: counters.get(Counter::MatchedFrees),
         unknown_frees: counters.get(Counter::UnknownFrees),
         failed_allocs: counters.get(Counter::FailedAllocs),
         reappeared: counters.get(Counter::Reappeared),
         abandoned_calls: counters.get(Counter::AbandonedCalls),
         filtered: counters.get(Counter::Filtered),
+        sampled_out: counters.get(Counter::SampledOut),
+        refuted_blocks: windowed().map(Windowed::refuted).sum(),
+        unjudged_blocks: windowed().map(Windowed::unjudged).sum(),
         lost,
         truncated_stacks: counters.get(Counter::TruncatedStacks),
         stacks: stack_quality::of(session, snapshot),
         probe_failures,
         notes,
     }
+}
+
+/// What is to be said of a `--sample` that is no power of two.
+fn rounding(args: &TraceArgs) -> Option<String> {
+    let sample = args.sample?;
+    let asked = sample.rounded_from()?;
+    Some(match sample.bytes() {
+        0 => format!("--sample {asked} is every allocation"),
+        bytes => format!(
+            "--sample {asked} is rounded to a power of two: {bytes} bytes, {}",
+            units::bytes(bytes)
+        ),
+    })
 }
 
 /// The events among what was lost.
@@ -257,20 +307,36 @@ pub fn lost(counters: &CounterValues, collisions: u64) -> BTreeMap<&'static str,
     ])
 }
 
-fn cost(session: &mut Session, counters: &CounterValues, last: bool) -> Cost {
-    let hits = counters.get(Counter::Hits);
-    let stepped = counters.get(Counter::SteppedHits).min(hits);
+fn cost(session: &mut Session, counters: &CounterValues, last: bool) -> Result<Cost> {
+    let cpu_s: f64 = session.targets.iter().map(super::traced::Traced::cpu_s).sum();
+    let own = own_use::so_far(session.symbolizer.worker());
+    let hits = session.maps.hits()?.since(&session.hits_before);
+    let cost = Cost {
+        probe_hits: hits.all,
+        target_cpu_s: (cpu_s > 0.0).then_some(cpu_s),
+        own_cpu_s: own.cpu_s,
+        own_memory_bytes: own.memory_bytes,
+        kernel_memory_bytes: own.kernel_memory_bytes,
+        budget_share: session.terms.budget,
+        windows: estimates::windows(session),
+        ..Cost::default()
+    };
     // The last report waits for the measurement, if it is still under way.
     let patience = if last { Duration::from_secs(3) } else { Duration::ZERO };
     let Some(measured) = session.calibration.wait(patience) else {
-        return Cost { probe_hits: hits, ..Cost::default() };
+        return Ok(cost);
     };
-    let extra = (measured.stepped_ns - measured.empty_ns).max(0.0);
-    let spent_ns = hits as f64 * measured.traced_ns + stepped as f64 * extra;
-    let cpu_s: f64 = session.targets.iter().map(super::traced::Traced::cpu_s).sum();
-    Cost {
-        probe_hits: hits,
-        ns_per_hit: Some(if hits == 0 { measured.traced_ns } else { spent_ns / hits as f64 }),
-        target_cpu_share: (cpu_s > 0.0).then(|| (spent_ns / 1e9 / cpu_s).min(1.0)),
-    }
+    let spent_ns = 1e9 * session.terms.hit_cost.seconds(&hits, counters.handler_ns());
+    // The practice is not the target: a loop of nothing but hits may do better.
+    let probe_s = if cpu_s > 0.0 { (spent_ns / 1e9).min(cpu_s) } else { spent_ns / 1e9 };
+    Ok(Cost {
+        ns_per_hit: Some(if hits.all == 0 {
+            measured.traced_ns
+        } else {
+            spent_ns / hits.all as f64
+        }),
+        target_cpu_share: (cpu_s > 0.0).then(|| probe_s / cpu_s),
+        probe_s: Some(probe_s),
+        ..cost
+    })
 }

@@ -5,10 +5,12 @@ use std::io::Write;
 use anyhow::Result;
 
 use super::args::{AttachArgs, StdoutFormat};
+use super::predict;
 use super::say::say;
 use super::session::Session;
-use crate::model::Pid;
-use crate::report;
+use super::values::Share;
+use crate::model::{Pid, Prediction};
+use crate::report::{self, plan::Planned};
 use crate::target::{Image, Plan, PlannedProbe, Process, loader};
 
 /// Traces, or with `--dry-run` only says how it would. Returns the exit code.
@@ -63,16 +65,25 @@ fn dry_run(args: &AttachArgs, pids: &[Pid]) -> Result<u8> {
         let plan = Plan::make(&image, &process.exe, args.trace.obj.as_deref())?;
         let target = crate::model::Target {
             pid: *pid,
-            comm: process.comm,
-            exe: process.exe,
+            comm: process.comm.clone(),
+            exe: process.exe.clone(),
             start_time: process.start_time,
         };
         let probes: Vec<_> = plan.probes.iter().map(PlannedProbe::info).collect();
-        let (targets, failures) = ([target], &plan.failures);
+        let predicted = predict(args, &process, &plan)
+            .inspect_err(|error| say(format_args!("leaktrace: no cost predicted: {error:#}")))
+            .ok();
+        let planned = Planned {
+            target: &target,
+            probes: &probes,
+            failures: &plan.failures,
+            covered: &plan.covered,
+            predicted: predicted.as_ref(),
+        };
         if args.trace.format == StdoutFormat::Json {
-            report::plan::write_json(&targets, &probes, failures, &plan.covered, &mut stdout)?;
+            report::plan::write_json(&planned, &mut stdout)?;
         } else {
-            report::plan::write_text(&targets, &probes, failures, &plan.covered, &mut stdout)?;
+            report::plan::write_text(&planned, &mut stdout)?;
         }
         if let Some(hook) = &plan.loader_hook {
             say(format_args!(
@@ -87,4 +98,14 @@ fn dry_run(args: &AttachArgs, pids: &[Pid]) -> Result<u8> {
     }
     stdout.flush()?;
     Ok(0)
+}
+
+/// What the trace that was asked for would cost.
+fn predict(args: &AttachArgs, process: &Process, plan: &Plan) -> Result<Prediction> {
+    let budget = args.trace.budget().map(Share::get);
+    let sample_bytes = match args.trace.sample_bytes() {
+        0 => predict::USUAL_SAMPLE_BYTES,
+        bytes => bytes,
+    };
+    predict::predict(process, plan, budget, sample_bytes)
 }

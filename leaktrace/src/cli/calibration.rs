@@ -1,12 +1,16 @@
 //! What a probe costs on this host, measured beside the trace on a child of leaktrace's own.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::address_space::AddressSpace;
+use super::hit_cost::HitCost;
 use super::unwinding::Unwinding;
+use crate::collect::gauge::Hits;
+use crate::collect::maps::CounterValues;
 use crate::collect::{KernelMaps, UnwindTables};
 use crate::probe::practice::{self, PRACTICE_SLOT, ProbeCost};
 use crate::probe::{Kernel, Settings};
@@ -20,12 +24,16 @@ pub struct Calibration {
 
 impl Calibration {
     /// Starts to measure, in a thread of its own: it takes about a second, most of it waiting.
-    pub fn start() -> Self {
+    /// `perf_links` as in [`Settings`].
+    pub fn start(perf_links: bool, hit_cost: Arc<HitCost>) -> Self {
         let (sender, result) = channel();
         let measured = std::thread::Builder::new().spawn(move || {
-            let cost = PracticeKernel::load()
+            let cost = PracticeKernel::load(perf_links)
                 .and_then(|mut practice| practice.measure())
                 .inspect_err(|error| log::info!("a probe's cost was not measured: {error:#}"));
+            if let Ok(cost) = &cost {
+                hit_cost.measured(*cost);
+            }
             // Nobody waits for it when the trace is over already.
             let _ = sender.send(cost.ok());
         });
@@ -55,16 +63,17 @@ pub struct PracticeKernel {
 }
 
 impl PracticeKernel {
-    /// Loads it.
+    /// Loads it; `perf_links` as in [`Settings`].
     ///
     /// # Errors
     ///
     /// What the kernel refuses.
-    pub fn load() -> Result<Self> {
-        let settings = Settings { max_blocks: 4096, max_stacks: 64, ..Settings::default() };
+    pub fn load(perf_links: bool) -> Result<Self> {
+        let (max_blocks, max_stacks) = (4096, 64);
+        let settings = Settings { max_blocks, max_stacks, perf_links, ..Settings::default() };
         let mut kernel = Kernel::load(&settings)?;
         // Nobody reads the messages.
-        let (mut maps, _messages) = KernelMaps::take(kernel.ebpf())?;
+        let (mut maps, _messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;
         let unwinding = Unwinding::new(UnwindTables::take(kernel.ebpf())?);
         maps.open_target(PRACTICE_SLOT, &[]).context("cannot open the practice target")?;
         Ok(Self { kernel, maps, unwinding })
@@ -77,6 +86,24 @@ impl PracticeKernel {
     /// When it cannot be tried.
     pub fn return_probe_kills_under_seccomp(&mut self) -> Result<bool> {
         practice::return_probe_kills_under_seccomp(&mut self.kernel)
+    }
+
+    /// What its programs counted so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn counters(&self) -> Result<CounterValues> {
+        self.maps.counters()
+    }
+
+    /// How often its probes were hit so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn hits(&self) -> Result<Hits> {
+        self.maps.hits()
     }
 
     /// Measures what probes cost here.

@@ -9,9 +9,13 @@ use anyhow::Result;
 use super::args::DoctorArgs;
 use super::calibration::PracticeKernel;
 use super::exit;
+use super::predict;
+use super::values::Share;
 use crate::model::{Pid, printable};
 use crate::probe::features::{self, Check};
+use crate::probe::links::{Choice, LinkKind};
 use crate::probe::{Kernel, Settings};
+use crate::report;
 use crate::target::{Image, Plan, Process, unwind};
 
 /// Prints a line for each thing that matters. Returns the exit code: 0 when tracing is possible.
@@ -65,7 +69,8 @@ fn problem(name: &'static str, found: String, advice: &str) -> Check {
 
 fn check_kernel_half() -> Check {
     let started = Instant::now();
-    match Kernel::load(&Settings::default()).and_then(|mut kernel| kernel.watch_processes()) {
+    let all = |mut kernel: Kernel| kernel.load_all().and_then(|()| kernel.watch_processes());
+    match Kernel::load(&Settings::default()).and_then(all) {
         Ok(()) => fine(
             "kernel half",
             format!("loads and verifies in {:.0} ms", started.elapsed().as_secs_f64() * 1e3),
@@ -76,13 +81,13 @@ fn check_kernel_half() -> Check {
 
 /// Probes tried for real, on a child of leaktrace's own.
 fn check_probes() -> Vec<Check> {
-    let mut practice = match PracticeKernel::load() {
+    let mut practice = match PracticeKernel::load(false) {
         Ok(practice) => practice,
         Err(error) => {
             return vec![problem("probes", format!("{error:#}"), "see the lines above")];
         }
     };
-    let mut checks = Vec::new();
+    let mut checks = vec![check_links(practice.kernel.links())];
     checks.push(match practice.measure() {
         Ok(cost) => fine(
             "cost of a probe",
@@ -110,6 +115,15 @@ fn check_probes() -> Vec<Check> {
     checks
 }
 
+fn check_links(links: &Choice) -> Check {
+    let kind = match links.kind {
+        LinkKind::Multi => "uprobe sessions and multi links",
+        // Slower, and no less right.
+        LinkKind::Perf => "perf links, one for each probe",
+    };
+    fine("links", format!("{kind} ({})", links.why))
+}
+
 /// Whether all files that a process runs have unwind data.
 fn check_stacks(image: &Image) -> Check {
     let files: Vec<_> = image.files().cloned().collect();
@@ -130,6 +144,16 @@ fn check_stacks(image: &Image) -> Check {
             _ => format!("{found}, not {}", lacking.join(", ")),
         },
     )
+}
+
+/// What tracing a process would cost, by the options that `attach` has by default.
+fn predicted_cost(process: &Process, plan: &Plan) -> Check {
+    let name = "predicted cost";
+    let budget = Some(Share::DEFAULT_BUDGET.get());
+    match predict::predict(process, plan, budget, predict::USUAL_SAMPLE_BYTES) {
+        Ok(predicted) => fine(name, report::plan::cost_line(&predicted)),
+        Err(error) => problem(name, format!("unknown: {error:#}"), "`attach` says more"),
+    }
 }
 
 fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
@@ -156,6 +180,9 @@ fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
             for note in &plan.notes {
                 checks.push(fine("note", note.clone()));
             }
+            if attachable {
+                checks.push(predicted_cost(&process, &plan));
+            }
         }
         Err(error) => checks.push(problem(
             "allocators",
@@ -167,7 +194,7 @@ fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
         0 => fine("seccomp", "no filter".to_owned()),
         _ if !attachable => fine("seccomp", "a filter is set".to_owned()),
         _ => {
-            let kills = PracticeKernel::load()
+            let kills = PracticeKernel::load(false)
                 .and_then(|mut practice| practice.return_probe_kills_under_seccomp());
             match kills {
                 Ok(false) => fine("seccomp", "a filter is set, return probes pass it".to_owned()),

@@ -1,16 +1,18 @@
 //! `leaktrace __empty-probes`: what the traps alone cost a process. Attaches programs that do
-//! nothing wherever `attach` would attach its own, and traces nothing. For the benchmark.
+//! nothing wherever `attach` would attach its own, and traces nothing. For the benchmark, and to try
+//! how probes come out and go back: a line `out`, `allocations out` or `in` on standard input says so.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use super::args::EmptyProbesArgs;
 use super::attach::runtime;
 use super::calibration::PracticeKernel;
-use crate::probe::Attached;
+use crate::probe::{Attached, Group};
 use crate::target::{Image, Plan, Process};
 
 /// Attaches, and waits for a signal or the end of standard input. Returns the exit code.
@@ -20,36 +22,61 @@ use crate::target::{Image, Plan, Process};
 /// When the process cannot be probed.
 pub fn main(args: &EmptyProbesArgs) -> Result<u8> {
     let process = Process::open(args.pid)?;
-    let PracticeKernel { mut kernel, .. } = PracticeKernel::load()?;
+    let PracticeKernel { mut kernel, .. } = PracticeKernel::load(args.perf_links)?;
     let image = Image::capture(args.pid)?;
     let plan = Plan::make(&image, &process.exe, None)?;
     runtime()?.block_on(async {
         let catch = |kind| signal(kind).context("cannot catch signals");
         let mut interrupt = catch(SignalKind::interrupt())?;
         let mut terminate = catch(SignalKind::terminate())?;
-        let attached = Attached::attach_empty(&mut kernel, &plan, args.pid)?;
+        let started = Instant::now();
+        let mut attached = Attached::attach_empty(&mut kernel, &plan, args.pid)?;
+        let took = started.elapsed();
         let (pid, comm, probes) = (args.pid, &process.comm, attached.probes.len());
         eprintln!("leaktrace: tracing {pid} {comm} ({probes} probes, all empty); Ctrl-C ends it");
-        let mut end_of_input = end_of_input()?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = &mut end_of_input => {}
+        tell("attached", took);
+        let mut orders = orders()?;
+        loop {
+            let order = tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                order = orders.recv() => order,
+            };
+            let started = Instant::now();
+            match order.as_deref() {
+                None => break,
+                Some("out") => tell("out", attached.take_out(Group::All).wait()),
+                Some("allocations out") => {
+                    tell("allocations out", attached.take_out(Group::Allocations).wait());
+                }
+                Some("in") => {
+                    attached.put_back(&mut kernel)?;
+                    tell("in", started.elapsed());
+                }
+                Some(_) => {}
+            }
         }
-        attached.detach();
+        tell("detached", attached.detach());
         Ok(0)
     })
 }
 
-/// Completes at the end of standard input. The thread that waits for it ends with the process.
-fn end_of_input() -> Result<oneshot::Receiver<()>> {
-    let (sender, receiver) = oneshot::channel();
+fn tell(what: &str, took: Duration) {
+    eprintln!("leaktrace: {what} in {:.1} ms", took.as_secs_f64() * 1e3);
+}
+
+/// The lines of standard input; they end with it. The thread that waits for them ends with the
+/// process.
+fn orders() -> Result<mpsc::UnboundedReceiver<String>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::Builder::new()
         .spawn(move || {
-            // An input that cannot be read has ended, too.
-            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            // Nobody listens any more when a signal came first.
-            let _ = sender.send(());
+            // An input that cannot be read has ended, too; and so has one that nobody listens to.
+            for line in io::stdin().lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
         })
         .context("no thread to be had")?;
     Ok(receiver)

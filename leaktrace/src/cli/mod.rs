@@ -12,9 +12,15 @@ pub mod calibration;
 pub mod demo;
 pub mod doctor;
 pub mod empty_probes;
+pub mod estimates;
 pub mod exit;
+pub mod governed;
+pub mod heap_look;
+pub mod hit_cost;
 pub mod logging;
 pub mod output;
+pub mod own_use;
+pub mod predict;
 pub mod run;
 pub mod say;
 pub mod session;
@@ -24,6 +30,7 @@ pub mod traced;
 pub mod unwind_tables;
 pub mod unwinding;
 pub mod values;
+pub mod windowed;
 
 use args::{Arguments, Command};
 
@@ -57,5 +64,6 @@ pub fn main() -> ExitCode {
             demo::service::main(port_file.as_deref()).map(|()| 0)
         }
     };
+    crate::probe::keeper::dismiss();
     ExitCode::from(exit::code(result))
 }

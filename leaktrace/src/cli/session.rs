@@ -1,5 +1,6 @@
 //! A trace under way: what `attach`, `run` and `demo` have in common.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,17 +10,22 @@ use super::args::TraceArgs;
 use super::assemble;
 use super::calibration::Calibration;
 use super::exit;
+use super::governed::lock;
+use super::hit_cost::HitCost;
 use super::output::Outputs;
 use super::say::say;
-use super::traced::Traced;
+use super::traced::{Terms, Traced};
 use super::unwinding::Unwinding;
+use super::values::Share;
 use crate::analyse::History;
+use crate::collect::gauge::Hits;
 use crate::collect::maps::CounterValues;
 use crate::collect::messages;
 use crate::collect::{
-    KernelMaps, Ledger, Live, MessageRing, Step, UnwindTables, event_loop, kernel_log, ledger,
+    KernelMaps, Ledger, Live, MessageRing, Step, UnwindTables, clock, event_loop, kernel_log,
+    ledger,
 };
-use crate::model::{EndedBy, Pid, Report, Slot, Snapshot};
+use crate::model::{EndedBy, Mode, Pid, Report, Slot, Snapshot, StackId};
 use crate::probe::hold::{self, Waited};
 use crate::probe::{Kernel, Settings, features};
 use crate::symbolize::{self, Symbolizer};
@@ -28,7 +34,7 @@ use crate::target::{Process, process};
 /// A trace under way.
 pub struct Session {
     pub(super) args: TraceArgs,
-    pub(super) kernel: Kernel,
+    pub(super) terms: Terms,
     pub(super) maps: KernelMaps,
     pub(super) messages: MessageRing,
     live: Option<Live>,
@@ -44,6 +50,8 @@ pub struct Session {
     pub(super) duration_s: Option<f64>,
     /// The counters when counting began (afresh).
     pub(super) counters_before: CounterValues,
+    /// The hits then.
+    pub(super) hits_before: Hits,
     /// What the reader of the report has to know of what happened.
     pub(super) notes: Vec<String>,
     pub(super) last_scan: assemble::LastScan,
@@ -65,23 +73,34 @@ impl Session {
     pub fn open(args: &TraceArgs) -> Result<Self> {
         let outputs = Outputs::check(args)?;
         features::require()?;
-        let mut kernel = Kernel::load(&Settings {
+        let settings = Settings {
             max_blocks: args.max_blocks,
             max_stacks: args.max_stacks,
             min_size: args.min_size.unwrap_or(0),
             max_size: args.max_size.unwrap_or(u64::MAX),
             verbose: args.verbose >= 2,
-        })?;
-        let (maps, messages) = KernelMaps::take(kernel.ebpf())?;
+            sample_bytes: args.sample_bytes(),
+            start_ns: clock::monotonic_ns(),
+            perf_links: args.perf_links,
+        };
+        let mut kernel = Kernel::load(&settings)?;
+        let (maps, messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;
         if args.verbose >= 2 {
             kernel_log::forward(kernel.ebpf());
         }
         kernel.watch_processes()?;
         let live = Live::new(&messages, args.interval)?;
         let unwinding = Unwinding::new(UnwindTables::take(kernel.ebpf())?);
+        let hit_cost = Arc::new(HitCost::default());
+        let terms = Terms {
+            kernel: Arc::new(Mutex::new(kernel)),
+            hit_cost: Arc::clone(&hit_cost),
+            budget: args.budget().map(Share::get),
+            only: args.obj.clone(),
+        };
         Ok(Self {
             args: args.clone(),
-            kernel,
+            terms,
             maps,
             messages,
             live: Some(live),
@@ -91,11 +110,12 @@ impl Session {
             history: History::default(),
             symbolizer: Symbolizer::new(symbolize::Options::default()),
             unwinding,
-            calibration: Calibration::start(),
+            calibration: Calibration::start(args.perf_links, hit_cost),
             started: Instant::now(),
             started_at: String::new(),
             duration_s: None,
             counters_before: CounterValues::ZERO,
+            hits_before: Hits::default(),
             notes: Vec::new(),
             last_scan: assemble::LastScan::default(),
             next_slot: 0,
@@ -116,9 +136,8 @@ impl Session {
         let live = self.live.as_ref().context("the trace is over")?;
         let pid = process.pid;
         self.maps.watch(pid, slot, self.hold)?;
-        let only = self.args.obj.as_deref();
         let traced =
-            Traced::attach(&mut self.kernel, live, process, slot, only, &mut self.unwinding)?;
+            Traced::attach(&self.terms, live, process, slot, &mut self.maps, &mut self.unwinding)?;
         self.symbolizer.note(pid);
         self.targets.push(traced);
         Ok(())
@@ -139,7 +158,8 @@ impl Session {
         if !wait_for_exec(&mut self.messages, pid) {
             return Ok(false);
         }
-        match hold::run_to_libraries(&mut self.kernel, pid)? {
+        let waited = hold::run_to_libraries(&mut lock(&self.terms.kernel), pid)?;
+        match waited {
             Waited::Stopped => {}
             Waited::Ended => return Ok(false),
             Waited::Neither => self.notes.push(
@@ -169,8 +189,9 @@ impl Session {
     /// When the kernel refuses.
     pub fn begin(&mut self) -> Result<()> {
         self.counters_before = self.maps.counters()?;
-        for target in &mut self.targets {
-            target.open(&mut self.maps, &mut self.unwinding)?;
+        self.hits_before = self.maps.hits()?;
+        for target in self.targets.iter_mut().filter(|target| !target.ended) {
+            target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
         }
         self.started = Instant::now();
         self.started_at = jiff::Timestamp::now().to_string();
@@ -215,19 +236,25 @@ impl Session {
             self.maps.unwatch(target.process.pid);
         }
         self.messages()?;
+        // The governing ends first, or it might open a window.
+        let probes: Vec<_> = self.targets.iter_mut().filter_map(Traced::take_probes).collect();
         for target in &self.targets {
             self.maps.close_target(target.slot)?;
         }
         self.duration_s = Some(self.started.elapsed().as_secs_f64());
         for target in &mut self.targets {
+            target.check_governing();
             target.look_again();
         }
-        let probes: Vec<_> = self.targets.iter_mut().filter_map(Traced::take_probes).collect();
         let detaching = std::thread::Builder::new()
             .spawn(move || probes.into_iter().map(crate::probe::Attached::detach).max());
         self.messages()?;
-        let snapshot = self.snapshot()?;
-        self.history.add(&snapshot, true);
+        let counted = self.counted()?;
+        let news = self.follow_windows(&counted, true)?;
+        let snapshot = self.estimated(counted);
+        if news {
+            self.history.add(&snapshot, true);
+        }
         let limit = self.outputs.final_stacks();
         let report = assemble::report(self, &snapshot, limit, Some(ended_by))?;
         if let Ok(detaching) = detaching
@@ -238,9 +265,47 @@ impl Session {
         Ok(report)
     }
 
-    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+    /// What was counted, by stack.
+    pub(super) fn counted(&self) -> Result<Snapshot> {
         let at_s = self.duration_s.unwrap_or_else(|| self.started.elapsed().as_secs_f64());
         ledger::snapshot(&self.maps, at_s)
+    }
+
+    /// Takes account of what windows have seen since the last call. Returns whether there is
+    /// anything new to be said.
+    pub(super) fn follow_windows(&mut self, counted: &Snapshot, last: bool) -> Result<bool> {
+        let alone = self.targets.len() == 1;
+        let (mut news, mut exact) = (false, self.targets.is_empty());
+        for target in self.targets.iter_mut().filter(|t| t.windowed.is_some()) {
+            let ledger = &self.ledger;
+            let is_own = |id: &StackId| ledger.frames(*id).is_some_and(|f| f.slot == target.slot);
+            let mut own = counted.stacks.clone();
+            own.retain(|id, _| alone || is_own(id));
+            news |= target.follow_windows(&mut self.maps, &own, alone, last)?;
+        }
+        exact |= self.targets.iter().any(|target| !target.is_estimate());
+        Ok(news || exact)
+    }
+
+    /// The figures: as counted, or as estimated where windows have closed.
+    pub(super) fn estimated(&self, mut counted: Snapshot) -> Snapshot {
+        let alone = self.targets.len() == 1;
+        for target in self.targets.iter().filter(|t| t.is_estimate()) {
+            let Some(windowed) = &target.windowed else { continue };
+            let ledger = &self.ledger;
+            let is_own = |id: &StackId| ledger.frames(*id).is_some_and(|f| f.slot == target.slot);
+            counted.stacks.retain(|id, _| !alone && !is_own(id));
+            let known = windowed.estimates().iter();
+            counted.stacks.extend(known.map(|(id, known)| (*id, known.totals)));
+        }
+        counted
+    }
+
+    /// The figures as they are now.
+    pub(super) fn present(&mut self) -> Result<Snapshot> {
+        let counted = self.counted()?;
+        self.follow_windows(&counted, false)?;
+        Ok(self.estimated(counted))
     }
 }
 
@@ -248,7 +313,10 @@ impl Session {
 const TOO_MANY_LOST_PERCENT: u64 = 5;
 
 fn exit_code(report: &Report) -> u8 {
-    let lost = report.health.lost_events();
+    // What an exec cost is counted in full, and allocations only as far as they were looked at.
+    let in_part = report.trace.mode != Mode::Exact;
+    let by_exec = report.health.lost.get("exec").copied().filter(|_| in_part);
+    let lost = report.health.lost_events().saturating_sub(by_exec.unwrap_or(0));
     if lost * 100 > report.health.allocs * TOO_MANY_LOST_PERCENT && lost > 0 {
         say(format_args!(
             "leaktrace: {lost} events were lost, of {} allocations: too many for a verdict",

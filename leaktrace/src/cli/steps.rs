@@ -1,16 +1,18 @@
 //! What a trace does about each event, execs among them.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use leaktrace_ebpf::records::Counter;
 
 use super::address_space::AddressSpace;
 use super::assemble;
+use super::governed::lock;
 use super::say::say;
 use super::session::Session;
 use super::traced::Traced;
+use super::windowed::Windowed;
 use crate::analyse::History;
 use crate::collect::Step;
 use crate::collect::messages::{self, Exec, Message};
@@ -46,9 +48,13 @@ impl Session {
             self.maps.for_each_stack(|id, _| stacks.push(id))?;
             stacks.retain(|id| *id != StackId::UNKNOWN);
         }
+        // What is booked after that would stay for ever.
+        if let Some(target) = self.targets.get_mut(index) {
+            drop(target.take_probes());
+        }
         self.maps.purge(slot, &stacks)?;
         if exec.held
-            && let Err(error) = hold::run_to_libraries(&mut self.kernel, exec.pid)
+            && let Err(error) = hold::run_to_libraries(&mut lock(&self.terms.kernel), exec.pid)
         {
             log::info!("process {}: {error:#}", exec.pid);
         }
@@ -64,10 +70,10 @@ impl Session {
         let pid = target.process.pid;
         let first_try = !target.awaits_probes;
         target.awaits_probes = true;
-        match target.attach_anew(&mut self.kernel, slot, patient, &mut self.unwinding) {
+        match target.attach_anew(&self.terms, slot, patient, &mut self.unwinding) {
             Ok(true) => {
                 self.maps.watch(pid, slot, self.hold)?;
-                target.open(&mut self.maps, &mut self.unwinding)?;
+                target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
                 let exe = &target.process.exe;
                 let at = self.started.elapsed().as_secs_f64();
                 let note = format!(
@@ -103,10 +109,15 @@ impl Session {
         Ok(())
     }
 
+    /// What looks at the memory of all targets took so far.
+    fn looking(&self) -> Duration {
+        self.targets.iter().filter_map(|t| t.windowed.as_ref()).map(Windowed::looking).sum()
+    }
+
     fn show_progress(&mut self, snapshot: &Snapshot) -> Result<()> {
         let now = Instant::now();
         let counters = self.maps.counters()?.since(&self.counters_before);
-        let events = counters.get(Counter::Allocs) + counters.get(Counter::Frees);
+        let events = counters.get(Counter::Allocs) + counters.frees();
         let (then, before) = self.last_progress;
         let seconds = (now - then).as_secs_f64().max(1e-3);
         self.last_progress = (now, events);
@@ -175,15 +186,26 @@ impl Step for Session {
                 self.plan_anew(index, false)?;
             }
         }
-        self.targets.iter_mut().for_each(Traced::check_main_thread);
+        for target in &mut self.targets {
+            target.check_main_thread(&self.terms);
+            target.spare_children(&self.terms);
+            target.check_governing();
+            target.look_at_memory();
+            target.look_at_cpu();
+        }
         let (at, took) = self.last_sample;
         if at.elapsed() < took * SAMPLE_SHARE {
             return Ok(());
         }
-        let started = Instant::now();
-        let snapshot = self.snapshot()?;
-        self.history.add(&snapshot, false);
-        self.last_sample = (started, started.elapsed());
+        let (started, looked) = (Instant::now(), self.looking());
+        let counted = self.counted()?;
+        let news = self.follow_windows(&counted, false)?;
+        let snapshot = self.estimated(counted);
+        if news {
+            self.history.add(&snapshot, false);
+        }
+        let looking = self.looking().saturating_sub(looked);
+        self.last_sample = (started, started.elapsed().saturating_sub(looking));
         self.show_progress(&snapshot)
     }
 
@@ -193,14 +215,16 @@ impl Step for Session {
         if !self.outputs.is_live() {
             return Ok(());
         }
-        let report = assemble::report(self, &self.snapshot()?, self.outputs.live_stacks(), None)?;
+        let snapshot = self.present()?;
+        let report = assemble::report(self, &snapshot, self.outputs.live_stacks(), None)?;
         self.outputs.refresh(&report)
     }
 
     fn report_now(&mut self) -> Result<()> {
         self.messages()?;
         self.targets.iter_mut().for_each(Traced::look_again);
-        let report = assemble::report(self, &self.snapshot()?, self.outputs.final_stacks(), None)?;
+        let snapshot = self.present()?;
+        let report = assemble::report(self, &snapshot, self.outputs.final_stacks(), None)?;
         self.outputs.write_files(&report)?;
         if self.outputs.is_live() {
             self.outputs.refresh(&report)?;
@@ -209,7 +233,12 @@ impl Step for Session {
     }
 
     fn count_afresh(&mut self) -> Result<()> {
-        for target in &self.targets {
+        for target in &mut self.targets {
+            if target.ended {
+                target.windowed = None;
+                continue;
+            }
+            target.ungovern(&self.terms);
             self.maps.close_target(target.slot)?;
         }
         self.messages()?;
@@ -222,6 +251,7 @@ impl Step for Session {
 
     fn exited(&mut self, pid: Pid) -> Result<ControlFlow<()>> {
         for target in self.targets.iter_mut().filter(|t| t.process.pid == pid) {
+            target.look_at_cpu();
             target.ended = true;
             self.maps.unwatch(pid);
             drop(target.take_probes());

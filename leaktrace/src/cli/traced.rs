@@ -1,15 +1,22 @@
 //! One process under trace: from its identity to the probes in it.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::address_space::AddressSpace;
 use super::calibration::PracticeKernel;
+use super::governed::{Governed, SharedKernel, lock};
+use super::heap_look::HeapLook;
+use super::hit_cost::HitCost;
 use super::unwinding::Unwinding;
+use super::windowed::Windowed;
 use crate::collect::live::ProcessHandle;
 use crate::collect::{KernelMaps, Live, clock};
-use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, Target};
+use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals};
+use crate::probe::links::LinkKind;
 use crate::probe::{Attached, Kernel};
 use crate::target::{Image, Plan, Process, TargetError, loader, process};
 
@@ -31,12 +38,34 @@ pub struct Traced {
     pub ended: bool,
     /// It has called exec and its new address space has no probes yet.
     pub awaits_probes: bool,
-    /// Only files whose path ends with this are probed (`-O`).
-    only: Option<String>,
     allocator_code: Vec<(Addr, Addr)>,
-    attached: Option<Attached>,
+    probes_in: Probes,
+    /// What windows say about it; `None` without a budget.
+    pub windowed: Option<Windowed>,
     cpu_at_start_s: f64,
     cpu_s: f64,
+    anonymous_memory: u64,
+}
+
+/// Its probes.
+enum Probes {
+    None,
+    /// In until the end.
+    Exact(Attached),
+    /// Under a budget.
+    Governed(Governed),
+}
+
+/// What the probes of a trace have in common.
+pub struct Terms {
+    /// The object that they are of.
+    pub kernel: SharedKernel,
+    /// What a hit costs.
+    pub hit_cost: Arc<HitCost>,
+    /// The most that they may slow a target down: 0.05 for 5 %.
+    pub budget: Option<f64>,
+    /// Only files whose path ends with this are probed (`-O`).
+    pub only: Option<String>,
 }
 
 /// How often a new address space is looked at, until its allocator is mapped, before the trace
@@ -44,22 +73,24 @@ pub struct Traced {
 const LOOKS: u32 = 40;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
+const NOT_GOVERNED: &str = "what the probes cost could not be kept within the budget, and so they are \
+                            out: what happened since is in no figure";
+
 const MAIN_THREAD_ENDED: &str = "the main thread has ended while others run on, and with it the \
                                  probes: what happened since is in no figure";
 
 impl Traced {
-    /// Plans a process and puts the probes in; they count nothing yet. `only` restricts them to
-    /// files whose path ends with it.
+    /// Plans a process and puts the probes in; they count nothing yet.
     ///
     /// # Errors
     ///
     /// [`TargetError`] when it cannot be traced; what the kernel refuses.
     pub fn attach(
-        kernel: &mut Kernel,
+        terms: &Terms,
         live: &Live,
         process: Process,
         slot: Slot,
-        only: Option<&str>,
+        maps: &mut KernelMaps,
         unwinding: &mut Unwinding,
     ) -> Result<Self> {
         let pid = process.pid;
@@ -69,9 +100,14 @@ impl Traced {
         if !process.lives() {
             return Err(TargetError::Gone { pid }.into());
         }
-        let space = AddressSpace::new(Image::capture(pid)?, unwinding);
-        let plan = Plan::make(&space.image, &process.exe, only)?;
-        let attached = attach_plan(kernel, &plan, &process, slot)?;
+        let mut space = AddressSpace::new(Image::capture(pid)?, unwinding);
+        let plan = Plan::make(&space.image, &process.exe, terms.only.as_deref())?;
+        // All that takes long comes first: from the moment that the probes are in, they cost.
+        if let Err(error) = space.tell(slot, unwinding, maps, true) {
+            unwinding.say(format!("the stacks of process {pid} may be cut: {error:#}"));
+        }
+        let windowed = windowed(&space.image, &plan, pid, terms);
+        let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot)?;
         live.watch_exit(handle);
         let mut this = Self {
             slot,
@@ -81,11 +117,12 @@ impl Traced {
             notes: Vec::new(),
             ended: false,
             awaits_probes: false,
-            only: only.map(str::to_owned),
             allocator_code: Vec::new(),
-            attached: None,
+            probes_in: Probes::None,
+            windowed,
             cpu_at_start_s: cpu_seconds(pid),
             cpu_s: 0.0,
+            anonymous_memory: 0,
             process,
         };
         this.adopt(plan, attached);
@@ -97,12 +134,29 @@ impl Traced {
         self.failures = attached.failures.clone();
         self.notes = plan.notes;
         self.allocator_code = plan.allocator_code;
-        self.attached = Some(attached);
+        self.probes_in = Probes::Exact(attached);
     }
 
-    /// The kernel filters probes by the main thread's address space, and takes them out when that
-    /// thread has ended while others run on.
-    pub fn check_main_thread(&mut self) {
+    /// Takes the probes out of children that it has forked: they are traced by nobody.
+    pub fn spare_children(&mut self, terms: &Terms) {
+        // The kernel's lock is taken last, everywhere.
+        let spared = match &mut self.probes_in {
+            _ if self.ended => false,
+            Probes::Exact(attached) => attached.spare_children(&mut lock(&terms.kernel)),
+            Probes::Governed(governed) => governed.state().spare_children(),
+            Probes::None => false,
+        };
+        if spared {
+            log::info!("process {} has forked: its children lose their probes", self.process.pid);
+        }
+    }
+
+    /// With perf links, the kernel filters probes by the main thread's address space at each hit,
+    /// and takes them out when that thread has ended while others run on.
+    pub fn check_main_thread(&mut self, terms: &Terms) {
+        if lock(&terms.kernel).links().kind == LinkKind::Multi {
+            return;
+        }
         let module = self.process.exe.clone();
         let function = "all functions".to_owned();
         let known = self.failures.iter().any(|failure| failure.error == MAIN_THREAD_ENDED);
@@ -120,12 +174,12 @@ impl Traced {
     /// When the process can no longer be traced.
     pub fn attach_anew(
         &mut self,
-        kernel: &mut Kernel,
+        terms: &Terms,
         slot: Slot,
         patient: bool,
         unwinding: &mut Unwinding,
     ) -> Result<bool> {
-        drop(self.attached.take());
+        drop(self.take_probes());
         let pid = self.process.pid;
         for look in 0.. {
             let process = Process::open(pid)?;
@@ -133,13 +187,14 @@ impl Traced {
                 return Err(TargetError::Gone { pid }.into());
             }
             let image = Image::capture(pid)?;
-            match Plan::make(&image, &process.exe, self.only.as_deref()) {
+            match Plan::make(&image, &process.exe, terms.only.as_deref()) {
                 Ok(plan) => {
-                    let attached = attach_plan(kernel, &plan, &process, slot)?;
+                    let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot)?;
                     self.process = process;
                     self.space.replace(image, unwinding);
                     self.slot = slot;
                     self.awaits_probes = false;
+                    self.windowed = windowed(&self.space.image, &plan, pid, terms);
                     self.adopt(plan, attached);
                     return Ok(true);
                 }
@@ -159,10 +214,93 @@ impl Traced {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn open(&mut self, maps: &mut KernelMaps, unwinding: &mut Unwinding) -> Result<()> {
+    pub fn open(
+        &mut self,
+        maps: &mut KernelMaps,
+        unwinding: &mut Unwinding,
+        terms: &Terms,
+    ) -> Result<()> {
         self.tell(maps, unwinding, true);
         self.cpu_at_start_s = cpu_seconds(self.process.pid);
-        maps.open_target(self.slot, &self.allocator_code)
+        maps.open_target(self.slot, &self.allocator_code)?;
+        self.govern(maps, terms)
+    }
+
+    /// Puts its probes under the budget, if there is one.
+    fn govern(&mut self, maps: &KernelMaps, terms: &Terms) -> Result<()> {
+        let Some(budget) = terms.budget else { return Ok(()) };
+        let gauge = maps.gauge(self.slot)?;
+        self.probes_in = match std::mem::replace(&mut self.probes_in, Probes::None) {
+            Probes::Exact(attached) => {
+                let pid = self.process.pid;
+                Probes::Governed(Governed::start(pid, attached, gauge, terms, budget)?)
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Puts all its probes in, under no budget; what windows said is forgotten.
+    /// Where that fails, it is said in the report.
+    pub fn ungovern(&mut self, terms: &Terms) {
+        if let Probes::Governed(governed) = &mut self.probes_in
+            && let Some(mut attached) = governed.end()
+        {
+            let back = attached.put_back(&mut lock(&terms.kernel));
+            self.probes_in = Probes::Exact(attached);
+            if let Err(error) = back {
+                let error = format!("not all of them could be put back: {error:#}");
+                let (function, module) = ("all functions".to_owned(), self.process.exe.clone());
+                self.failures.push(ProbeFailure { function, module, error });
+            }
+        }
+        if let Some(windowed) = self.windowed.take() {
+            self.windowed = Some(windowed.afresh());
+        }
+    }
+
+    /// Takes account of the windows since the last call. Returns whether what they say has changed.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn follow_windows(
+        &mut self,
+        maps: &mut KernelMaps,
+        counted: &HashMap<StackId, Totals>,
+        is_alone: bool,
+        last: bool,
+    ) -> Result<bool> {
+        let Some(windowed) = &mut self.windowed else { return Ok(false) };
+        windowed.placed(is_alone, self.ended);
+        let Probes::Governed(governed) = &self.probes_in else { return Ok(false) };
+        windowed.follow(governed, maps, self.slot, counted, last)
+    }
+
+    /// Whether its figures are estimates, since it is traced in windows.
+    pub fn is_estimate(&self) -> bool {
+        self.windowed.as_ref().is_some_and(Windowed::is_estimate)
+    }
+
+    /// Whether there is time that was not traced, for the budget's sake.
+    pub fn was_out(&self) -> bool {
+        match &self.probes_in {
+            Probes::Governed(governed) => governed.state().has_closed(),
+            _ => self.is_estimate(),
+        }
+    }
+
+    /// Where the budget could not be kept, there are no probes in it any more.
+    pub fn check_governing(&mut self) {
+        let Probes::Governed(governed) = &self.probes_in else { return };
+        let Some(why) = governed.state().failure().map(str::to_owned) else { return };
+        let error = format!("{NOT_GOVERNED}: {why}");
+        // A process that is gone is none to trace.
+        let known = self.failures.iter().any(|failure| failure.error == error);
+        if !self.ended && !known && !process::has_ended(self.process.pid) {
+            let (function, module) = ("all functions".to_owned(), self.process.exe.clone());
+            self.failures.push(ProbeFailure { function, module, error });
+        }
     }
 
     /// Tells the kernel half how the address space is unwound now. What the kernel refuses costs
@@ -180,7 +318,25 @@ impl Traced {
             return;
         }
         self.space.look();
+        self.look_at_memory();
+        self.look_at_cpu();
+    }
+
+    /// Looks how much CPU time it has used, while it can be.
+    pub fn look_at_cpu(&mut self) {
         self.cpu_s = (cpu_seconds(self.process.pid) - self.cpu_at_start_s).max(self.cpu_s);
+    }
+
+    /// Looks how much memory it has, while it can be.
+    pub fn look_at_memory(&mut self) {
+        if let Some(bytes) = process::anonymous_memory(self.process.pid) {
+            self.anonymous_memory = bytes;
+        }
+    }
+
+    /// Bytes of memory that no file backs, as of the last look.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.anonymous_memory
     }
 
     /// CPU seconds used since tracing began, as of the last look.
@@ -190,7 +346,13 @@ impl Traced {
 
     /// Gives up the probes, to be detached.
     pub fn take_probes(&mut self) -> Option<Attached> {
-        self.attached.take()
+        if let Probes::Governed(governed) = &mut self.probes_in {
+            return governed.end();
+        }
+        match std::mem::replace(&mut self.probes_in, Probes::None) {
+            Probes::Exact(attached) => Some(attached),
+            Probes::None | Probes::Governed(_) => None,
+        }
     }
 
     /// As the reports show it.
@@ -204,6 +366,11 @@ impl Traced {
     }
 }
 
+/// What is kept of a target that is traced in windows; nothing without a budget.
+fn windowed(image: &Image, plan: &Plan, pid: Pid, terms: &Terms) -> Option<Windowed> {
+    terms.budget.map(|_| Windowed::new(HeapLook::new(pid, image, plan)))
+}
+
 fn attach_plan(
     kernel: &mut Kernel,
     plan: &Plan,
@@ -213,7 +380,7 @@ fn attach_plan(
     let pid = process.pid;
     // At the attach and again after each exec: a filter may have come since.
     if process.seccomp != 0 {
-        refuse_if_return_probes_kill(process)?;
+        refuse_if_return_probes_kill(kernel, process)?;
     }
     let mut attached = Attached::attach(kernel, plan, pid, slot);
     if let (Ok(attached), Some(hook)) = (&mut attached, &plan.loader_hook) {
@@ -227,12 +394,12 @@ fn attach_plan(
 }
 
 fn cpu_seconds(pid: Pid) -> f64 {
-    process::cpu_seconds(pid, clock::ticks_per_second()).unwrap_or(0.0)
+    clock::process_cpu_s(pid).unwrap_or(0.0)
 }
 
 /// A target under seccomp is traced only where a return probe is known not to kill it.
-fn refuse_if_return_probes_kill(process: &Process) -> Result<()> {
-    let kills = PracticeKernel::load()
+fn refuse_if_return_probes_kill(kernel: &Kernel, process: &Process) -> Result<()> {
+    let kills = PracticeKernel::load(kernel.links().kind == LinkKind::Perf)
         .and_then(|mut practice| practice.return_probe_kills_under_seccomp())
         .context("cannot find out whether the target's seccomp filter lets return probes pass")?;
     if kills {

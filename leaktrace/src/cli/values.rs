@@ -1,4 +1,4 @@
-//! Times and sizes as people type them.
+//! Times, sizes and shares as people type them.
 
 use std::time::Duration;
 
@@ -55,6 +55,81 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is out of range"))
 }
 
+/// A part of a whole, more than 0 and at most 1.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Share(f64);
+
+impl Share {
+    /// What tracing may cost a target when nobody says otherwise: 5 %.
+    pub const DEFAULT_BUDGET: Self = Self(0.05);
+
+    /// From 0 to 1.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// `5%` or `5`: percent.
+///
+/// # Errors
+///
+/// What is wrong, for the user.
+pub fn percent(text: &str) -> Result<Share, String> {
+    let (number, unit) = split(text);
+    let percent = match (number.parse::<f64>(), unit) {
+        (Ok(percent), "" | "%") => percent,
+        _ => return Err(format!("`{text}` is no percentage: write 5% or 0.5%")),
+    };
+    let share = Share(percent / 100.0);
+    if share.0 > 0.0 && share.0 <= 1.0 {
+        Ok(share)
+    } else {
+        Err("must be more than 0 % and at most 100 %".to_owned())
+    }
+}
+
+/// How many bytes a target allocates between two samples, on average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleSize {
+    asked: u64,
+    bytes: u64,
+}
+
+impl SampleSize {
+    /// The kernel half samples by no more: 4 GiB.
+    const MOST: u64 = 1 << 32;
+
+    /// A power of two, or 0 for every allocation.
+    pub fn bytes(self) -> u64 {
+        self.bytes
+    }
+
+    /// What was asked for, when it is not what is done.
+    pub fn rounded_from(self) -> Option<u64> {
+        (self.asked != self.bytes).then_some(self.asked)
+    }
+}
+
+/// A size, rounded to the next power of two, up or down.
+///
+/// # Errors
+///
+/// What is wrong, for the user.
+pub fn sample_size(text: &str) -> Result<SampleSize, String> {
+    let asked = size(text)?;
+    if asked > SampleSize::MOST {
+        return Err(format!("`{text}` is out of range: 4GiB at most"));
+    }
+    let above = asked.next_power_of_two();
+    let bytes = match asked {
+        // Every byte would be a sample.
+        0 | 1 => 0,
+        _ if above - asked <= asked - above / 2 => above,
+        _ => above / 2,
+    };
+    Ok(SampleSize { asked, bytes })
+}
+
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -86,6 +161,36 @@ mod tests {
         assert_eq!(size("2gb"), Ok(2 << 30));
         for wrong in ["", "x", "1.5M", "-1", "1T", "99999999999999999999", "17179869184G"] {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn percentages() {
+        let share = |text| percent(text).map(Share::get);
+        assert_eq!(share("5%"), Ok(0.05));
+        assert_eq!(share("5"), Ok(Share::DEFAULT_BUDGET.get()));
+        assert_eq!(share("0.5 %"), Ok(0.005));
+        assert_eq!(share("100%"), Ok(1.0));
+        for wrong in ["", "%", "0", "0%", "101%", "-1%", "5s", "nan", "1e1", "5%%", "1.2.3"] {
+            assert!(percent(wrong).is_err(), "{wrong}");
+        }
+        assert!(percent(&"9".repeat(400)).is_err(), "infinity");
+    }
+
+    #[test]
+    fn samples_are_rounded_to_the_nearest_power_of_two() {
+        let sample = |text| sample_size(text).map(|size| (size.bytes(), size.rounded_from()));
+        assert_eq!(sample("512KiB"), Ok((512 << 10, None)));
+        assert_eq!(sample("0"), Ok((0, None)));
+        assert_eq!(sample("1"), Ok((0, Some(1))));
+        assert_eq!(sample("2"), Ok((2, None)));
+        assert_eq!(sample("3"), Ok((4, Some(3))));
+        assert_eq!(sample("5"), Ok((4, Some(5))));
+        assert_eq!(sample("500KiB"), Ok((512 << 10, Some(500 << 10))));
+        assert_eq!(sample("1000"), Ok((1024, Some(1000))));
+        assert_eq!(sample("4GiB"), Ok((1 << 32, None)));
+        for wrong in ["", "x", "5G", "-1", "1.5K"] {
+            assert!(sample_size(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use super::clock;
 use super::maps::KernelMaps;
-use crate::model::{Slot, Snapshot, StackFrames, StackId};
+use super::tables::whole_blocks;
+use crate::model::{Slot, Snapshot, StackFrames, StackId, Totals};
 
 /// The stacks that the kernel half has told of.
 #[derive(Default)]
@@ -25,6 +26,14 @@ pub struct BlockAges {
     pub blocks: u64,
     /// Age of the oldest block, in nanoseconds.
     pub oldest_ns: u64,
+    /// Bytes that all its blocks stand for, however old.
+    pub all_bytes: u64,
+    /// How many those are.
+    pub samples: u64,
+    /// Of those, the ones that stand for more than themselves.
+    pub small_samples: u64,
+    /// And their own bytes.
+    pub small_bytes: u64,
 }
 
 impl Ledger {
@@ -61,29 +70,44 @@ pub fn snapshot(maps: &KernelMaps, at_s: f64) -> Result<Snapshot> {
     let mut stacks = HashMap::new();
     maps.for_each_stack(|id, totals| {
         if totals.allocated_blocks != 0 {
-            stacks.insert(id, totals);
+            *stacks.entry(id).or_insert_with(Totals::default) += totals;
         }
     })?;
     Ok(Snapshot { at_s, stacks })
 }
 
-/// Looks at every live block: how old, and which are at least `min_age_ns` old.
+/// Looks at every live block: how old, and which are at least `min_age_ns` old. A block counts
+/// as often as `weight` says, by the slot of its target and its birth.
 ///
 /// # Errors
 ///
 /// When the kernel refuses.
-pub fn scan_ages(maps: &KernelMaps, min_age_ns: u64) -> Result<HashMap<StackId, BlockAges>> {
+pub fn scan_ages(
+    maps: &KernelMaps,
+    min_age_ns: u64,
+    weight: impl Fn(Slot, u64) -> f64,
+) -> Result<HashMap<StackId, BlockAges>> {
     let now = clock::monotonic_ns();
     let mut ages: HashMap<StackId, BlockAges> = HashMap::new();
-    maps.for_each_block(|block| {
+    maps.for_each_block(|_, slot, block| {
         let age = now.saturating_sub(block.born_ns);
-        let of_stack = ages.entry(StackId(block.stack_id)).or_default();
+        let of_stack = ages.entry(block.stack).or_default();
         of_stack.oldest_ns = of_stack.oldest_ns.max(age);
         if age >= min_age_ns {
-            of_stack.bytes += block.size;
-            of_stack.blocks += 1;
+            let weight = weight(slot, block.born_ns);
+            let times = |amount: u64| (amount as f64 * weight).round() as u64;
+            of_stack.bytes = of_stack.bytes.saturating_add(times(block.stands_for_bytes));
+            of_stack.blocks = of_stack.blocks.saturating_add(times(block.stands_for_blocks));
+        }
+        of_stack.all_bytes = of_stack.all_bytes.saturating_add(block.stands_for_bytes);
+        of_stack.samples += 1;
+        if block.stands_for_bytes > block.size {
+            of_stack.small_samples += 1;
+            of_stack.small_bytes = of_stack.small_bytes.saturating_add(block.size);
         }
     })?;
+    // Summed before they are rounded.
+    ages.values_mut().for_each(|of_stack| of_stack.blocks = whole_blocks(of_stack.blocks));
     Ok(ages)
 }
 

@@ -6,19 +6,22 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use leaktrace_ebpf::records::{
-    self, Block, COUNTER_COUNT, Counter, Counters, MAX_ALLOCATOR_RANGES, Mappings, StackTotals,
-    TARGET_CLOSED, TARGET_OPEN, UNKNOWN_STACK,
+    self, COUNTER_COUNT, Counter, Counters, MAX_ALLOCATOR_RANGES, Mappings, SlotHits, TARGET_OPEN,
+    Terms,
 };
 
+use super::clock;
+use super::gauge::{self, Gauge, Hits};
+use super::mapped::MappedArray;
+use super::tables::{LiveBlock, Tables};
 use super::unwind_tables::MappingsChunk;
-use super::{batch, clock};
 use crate::model::{Addr, Pid, Slot, StackId, Totals};
 
 /// aya's typed maps want to know which types are plain data; its own trait cannot be implemented
 /// in the crate of the records, which knows no aya.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct PlainData<T>(T);
+pub(super) struct PlainData<T>(pub(super) T);
 // SAFETY: only used with the `#[repr(C)]` records of integers, which have no padding.
 #[expect(unsafe_code, reason = "see above")]
 unsafe impl<T: Copy + 'static> aya::Pod for PlainData<T> {}
@@ -28,46 +31,51 @@ pub type MessageRing = RingBuf<MapData>;
 
 /// The kernel half's maps.
 pub struct KernelMaps {
-    blocks: OwnedFd,
-    stacks_fd: OwnedFd,
-    stacks: HashMap<MapData, u64, PlainData<StackTotals>>,
+    tables: Tables,
     targets: Array<MapData, PlainData<records::Target>>,
     mappings: Array<MapData, PlainData<Mappings>>,
     watched: HashMap<MapData, u32, PlainData<records::Watched>>,
     counters: PerCpuArray<MapData, PlainData<Counters>>,
+    hits: PerCpuArray<MapData, PlainData<SlotHits>>,
+    /// Of the maps of targets, hits and counters, for [`Gauge`]s.
+    gauged: [OwnedFd; 3],
+    /// The slots that were open so far are those below.
+    slots: u16,
 }
 
 impl KernelMaps {
-    /// Takes the maps out of the loaded object, and the ring buffer beside them.
+    /// Takes the maps out of the loaded object, and the ring buffer beside them. `terms` are those
+    /// that it was loaded with.
     ///
     /// # Errors
     ///
     /// When the object lacks one, which a matching object does not.
-    pub fn take(ebpf: &mut Ebpf) -> Result<(Self, MessageRing)> {
+    pub fn take(ebpf: &mut Ebpf, terms: Terms) -> Result<(Self, MessageRing)> {
         let mut take = |name: &'static str| -> Result<Map> {
             ebpf.take_map(name).with_context(|| format!("the BPF object lacks the map {name}"))
         };
-        let blocks = descriptor(&take("BLOCKS")?)?;
-        let stacks = take("STACKS")?;
-        let mut this = Self {
-            blocks,
-            stacks_fd: descriptor(&stacks)?,
-            stacks: stacks.try_into()?,
-            targets: take("TARGETS")?.try_into()?,
+        let (targets, hits, counters) = (take("TARGETS")?, take("HITS")?, take("COUNTERS")?);
+        let gauged = [descriptor(&targets)?, descriptor(&hits)?, descriptor(&counters)?];
+        let this = Self {
+            tables: Tables {
+                blocks: MappedArray::new(&take("BLOCKS")?)?,
+                stacks: MappedArray::new(&take("STACKS")?)?,
+                terms,
+            },
+            targets: targets.try_into()?,
             mappings: take("MAPPINGS")?.try_into()?,
             watched: take("WATCHED")?.try_into()?,
-            counters: take("COUNTERS")?.try_into()?,
+            counters: counters.try_into()?,
+            hits: hits.try_into()?,
+            gauged,
+            slots: 0,
         };
-        let messages = take("MESSAGES")?.try_into()?;
-        this.add_unknown_stack()?;
-        Ok((this, messages))
+        Ok((this, take("MESSAGES")?.try_into()?))
     }
 
-    fn add_unknown_stack(&mut self) -> Result<()> {
-        let unknown = StackTotals { frames_sent: 1, ..StackTotals::default() };
-        self.stacks
-            .insert(UNKNOWN_STACK, PlainData(unknown), 0)
-            .context("cannot write the map of stacks")
+    /// How allocations are sampled, and when births are told from.
+    pub fn terms(&self) -> Terms {
+        self.tables.terms
     }
 
     /// Lets the events of a target count from now on.
@@ -80,6 +88,7 @@ impl KernelMaps {
         for (range, (start, end)) in ranges.iter_mut().zip(allocator_code) {
             *range = [start.0, end.0];
         }
+        self.slots = self.slots.max(slot.0.saturating_add(1));
         let range_count = allocator_code.len().min(MAX_ALLOCATOR_RANGES) as u32;
         self.set_target(
             slot,
@@ -87,6 +96,8 @@ impl KernelMaps {
                 since_ns: clock::monotonic_ns(),
                 state: TARGET_OPEN,
                 range_count,
+                window: self.window(slot).wrapping_add(1),
+                reserved: 0,
                 ranges,
             },
         )
@@ -112,15 +123,18 @@ impl KernelMaps {
             .context("cannot write the map of mappings")
     }
 
-    /// Lets the events of a target count no longer; what it holds stays as it is.
+    /// The counts and the state of one target, to be looked at from elsewhere.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses.
-    pub fn close_target(&mut self, slot: Slot) -> Result<()> {
-        let mut target = self.targets.get(&u32::from(slot.0), 0).context("no such target")?.0;
-        target.state = TARGET_CLOSED;
-        self.set_target(slot, target)
+    /// When there are no more descriptors.
+    pub fn gauge(&self, slot: Slot) -> Result<Gauge> {
+        let [targets, hits, counters] = &self.gauged;
+        Gauge::new(slot, targets.as_fd(), hits.as_fd(), counters.as_fd())
+    }
+
+    fn window(&self, slot: Slot) -> u32 {
+        self.targets.get(&u32::from(slot.0), 0).map_or(0, |target| target.0.window)
     }
 
     fn set_target(&mut self, slot: Slot, target: records::Target) -> Result<()> {
@@ -153,44 +167,59 @@ impl KernelMaps {
     ///
     /// When the kernel refuses.
     pub fn counters(&self) -> Result<CounterValues> {
-        let per_cpu = self.counters.get(&0, 0).context("cannot read the counters")?;
-        let mut sums = [0u64; COUNTER_COUNT];
-        for cpu in per_cpu.iter() {
-            for (sum, value) in sums.iter_mut().zip(cpu.0.values) {
-                *sum = sum.wrapping_add(value);
-            }
+        CounterValues::read(&self.counters)
+    }
+
+    /// The probe hits in all targets so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn hits(&self) -> Result<Hits> {
+        let mut sum = Hits::default();
+        for slot in 0..self.slots {
+            sum += gauge::slot_hits(&self.hits, Slot(slot))?;
         }
-        Ok(CounterValues(sums))
+        Ok(sum)
     }
 
-    /// Visits the totals of every stack.
+    /// Lets the events of a target count no longer; what it holds stays as it is.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn for_each_stack(&self, mut visit: impl FnMut(StackId, Totals)) -> Result<()> {
-        batch::for_each::<StackTotals>(self.stacks_fd.as_fd(), |id, totals| {
-            visit(
-                StackId(id),
-                Totals {
-                    allocated_bytes: totals.allocated_bytes,
-                    allocated_blocks: totals.allocated_blocks,
-                    freed_bytes: totals.freed_bytes,
-                    freed_blocks: totals.freed_blocks,
-                },
-            );
-        })
-        .context("cannot read the map of stacks")
+    pub fn close_target(&self, slot: Slot) -> Result<()> {
+        self.gauge(slot)?.close()
     }
 
-    /// Visits every live block, with the slot of its target.
+    /// Visits the totals of every stack. A stack that was forgotten and came again may be visited
+    /// twice: its totals are the sum.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn for_each_block(&self, mut visit: impl FnMut(&Block)) -> Result<()> {
-        batch::for_each::<Block>(self.blocks.as_fd(), |_, block| visit(block))
-            .context("cannot read the map of live blocks")
+    pub fn for_each_stack(&self, visit: impl FnMut(StackId, Totals)) -> Result<()> {
+        self.tables.for_each_stack(visit).context("cannot read the table of stacks")
+    }
+
+    /// Visits every live block, with its address and the slot of its target. Blocks that come or go
+    /// meanwhile may be missed.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn for_each_block(&self, visit: impl FnMut(Addr, Slot, &LiveBlock)) -> Result<()> {
+        self.tables.for_each_block(visit).context("cannot read the table of live blocks")
+    }
+
+    /// Takes blocks that turned out to be gone out of the table, and books them as freed; returns how
+    /// many of them it held.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn remove_blocks(&mut self, gone: &[(Slot, Addr)]) -> Result<u64> {
+        self.tables.remove_blocks(gone).context("cannot change the table of live blocks")
     }
 
     /// Forgets the blocks of an address space that is gone, and the totals of its stacks.
@@ -199,15 +228,9 @@ impl KernelMaps {
     ///
     /// When the kernel refuses.
     pub fn purge(&mut self, slot: Slot, stacks: &[StackId]) -> Result<()> {
-        let mut keys = Vec::new();
-        batch::for_each::<Block>(self.blocks.as_fd(), |key, _| {
-            if key >> 48 == u64::from(slot.0) {
-                keys.push(key);
-            }
-        })?;
-        batch::delete(self.blocks.as_fd(), &keys).context("cannot clear the map of blocks")?;
-        let stacks: Vec<u64> = stacks.iter().map(|id| id.0).collect();
-        batch::delete(self.stacks_fd.as_fd(), &stacks).context("cannot clear the map of stacks")
+        let cleared = self.tables.forget_blocks(|of| of == slot);
+        cleared.context("cannot clear the table of live blocks")?;
+        self.tables.forget_stacks(Some(stacks)).context("cannot clear the table of stacks")
     }
 
     /// Forgets all blocks and totals.
@@ -216,19 +239,14 @@ impl KernelMaps {
     ///
     /// When the kernel refuses.
     pub fn clear(&mut self) -> Result<()> {
-        let mut keys = Vec::new();
-        batch::for_each::<Block>(self.blocks.as_fd(), |key, _| keys.push(key))?;
-        batch::delete(self.blocks.as_fd(), &keys).context("cannot empty the map of blocks")?;
-        keys.clear();
-        batch::for_each::<StackTotals>(self.stacks_fd.as_fd(), |key, _| keys.push(key))?;
-        batch::delete(self.stacks_fd.as_fd(), &keys).context("cannot empty the map of stacks")?;
-        self.add_unknown_stack()
+        self.tables.forget_blocks(|_| true).context("cannot empty the table of live blocks")?;
+        self.tables.forget_stacks(None).context("cannot empty the table of stacks")
     }
 }
 
-/// A descriptor of a hash map, for what aya has no operation for.
+/// A descriptor of a map, for what aya has no operation for.
 fn descriptor(map: &Map) -> Result<OwnedFd> {
-    let Map::HashMap(data) = map else {
+    let (Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) = map else {
         anyhow::bail!("the BPF object has a map of another kind than expected");
     };
     data.fd().as_fd().try_clone_to_owned().context("no more descriptors")
@@ -242,9 +260,34 @@ impl CounterValues {
     /// All zero.
     pub const ZERO: Self = Self([0; COUNTER_COUNT]);
 
+    pub(super) fn read(counters: &PerCpuArray<MapData, PlainData<Counters>>) -> Result<Self> {
+        let per_cpu = counters.get(&0, 0).context("cannot read the counters")?;
+        let mut sums = [0u64; COUNTER_COUNT];
+        for cpu in per_cpu.iter() {
+            for (sum, value) in sums.iter_mut().zip(cpu.0.values) {
+                *sum = sum.wrapping_add(value);
+            }
+        }
+        Ok(Self(sums))
+    }
+
     /// One of them.
     pub fn get(&self, counter: Counter) -> u64 {
         self.0.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    /// Frees of a non-null pointer, whether its block was known or not.
+    pub fn frees(&self) -> u64 {
+        [Counter::MatchedFrees, Counter::UnknownFrees, Counter::UnsampledFrees]
+            .into_iter()
+            .map(|counter| self.get(counter))
+            .sum()
+    }
+
+    /// The mean time of the handlers that were timed, in nanoseconds.
+    pub fn handler_ns(&self) -> Option<f64> {
+        let hits = self.get(Counter::TimedHits);
+        (hits != 0).then(|| self.get(Counter::TimedNs) as f64 / hits as f64)
     }
 
     /// How much each has grown since.

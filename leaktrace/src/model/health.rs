@@ -21,6 +21,12 @@ pub struct Health {
     pub abandoned_calls: u64,
     /// Allocations outside `--min-size` and `--max-size`.
     pub filtered: u64,
+    /// Allocations that were seen but not chosen for the sample: those chosen stand for them.
+    pub sampled_out: u64,
+    /// Blocks of earlier windows that are dead for sure, though no free of them was seen.
+    pub refuted_blocks: u64,
+    /// Blocks of earlier windows that nothing could be found out about: they count as live.
+    pub unjudged_blocks: u64,
     /// What was lost, by reason; reasons without a loss are 0, not missing.
     pub lost: BTreeMap<&'static str, u64>,
     /// Allocations whose stack has more frames than are kept.

@@ -2,6 +2,7 @@
 
 pub mod health;
 pub mod ids;
+pub mod prediction;
 pub mod printable;
 pub mod report;
 pub mod snapshot;
@@ -9,9 +10,11 @@ pub mod unwind;
 
 pub use health::{Health, LostAt, LostReason, ProbeFailure, StackQuality};
 pub use ids::{Addr, CodeAddr, Pid, Slot, StackId};
+pub use prediction::Prediction;
 pub use printable::printable;
 pub use report::{
-    Cost, EndedBy, Frame, Mode, ProbeInfo, Report, StackReport, Target, Trace, Verdict, VerdictKind,
+    Cost, EndedBy, Frame, Interval, Mode, ProbeInfo, Report, StackReport, Target, Trace, Verdict,
+    VerdictKind, Windows,
 };
 pub use snapshot::{Ending, Snapshot, StackFrames, Totals};
 pub use unwind::UnwindTable;

@@ -23,6 +23,16 @@ pub struct Report {
     pub stacks: Vec<StackReport>,
     /// How many stacks have outstanding blocks, those not in `stacks` included.
     pub stacks_outstanding: usize,
+    /// The smallest leak that would have been seen, in bytes a second; `None` when every allocation
+    /// was.
+    pub smallest_leak_bytes_per_s: Option<f64>,
+}
+
+impl Report {
+    /// Whether its figures are estimates.
+    pub fn is_estimate(&self) -> bool {
+        self.trace.mode != Mode::Exact
+    }
 }
 
 /// A process.
@@ -59,6 +69,11 @@ pub struct Trace {
 pub enum Mode {
     /// Every one.
     Exact,
+    /// Some of them, chosen by their size; figures are scaled up.
+    Sampled,
+    /// Those that fell into windows of time (and of these some, when `Trace::sample_bytes` is not
+    /// 0); figures are scaled up.
+    Windowed,
 }
 
 /// Why a trace ended.
@@ -101,6 +116,36 @@ pub struct Cost {
     /// The share of the target's CPU time that was spent in probes, from 0 to 1; `None` when not
     /// known.
     pub target_cpu_share: Option<f64>,
+    /// What that share was to stay under, from 0 to 1; `None` without a budget.
+    pub budget_share: Option<f64>,
+    /// CPU seconds that the target used while it was traced, those in probes included.
+    pub target_cpu_s: Option<f64>,
+    /// CPU seconds of those that it spent in probes.
+    pub probe_s: Option<f64>,
+    /// The windows that it was traced in; `None` when it was traced all the time.
+    pub windows: Option<Windows>,
+    /// CPU seconds that leaktrace used itself.
+    pub own_cpu_s: Option<f64>,
+    /// The most memory that leaktrace had, in bytes.
+    pub own_memory_bytes: Option<u64>,
+    /// Memory that the kernel half's maps take, in bytes.
+    pub kernel_memory_bytes: Option<u64>,
+}
+
+/// The windows that a target was traced in.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Windows {
+    /// How many were opened.
+    pub opened: u64,
+    /// Seconds in which allocations and frees were traced.
+    pub open_s: f64,
+    /// Seconds after those in which only frees were.
+    pub draining_s: f64,
+    /// Seconds in which nothing was.
+    pub closed_s: f64,
+    /// The share of the target's own work (its CPU time outside of probes) that was done in open
+    /// windows, from 0 to 1.
+    pub work_seen: f64,
 }
 
 /// A stack and what it holds.
@@ -118,6 +163,8 @@ pub struct StackReport {
     pub outstanding_blocks: u64,
     /// How fast outstanding bytes grow at present, in bytes a second; may be negative.
     pub growth_bytes_per_s: f64,
+    /// Where the true `outstanding_bytes` lies; `None` when every allocation was seen.
+    pub interval: Option<Interval>,
     /// Age of the oldest outstanding block, in seconds; `None` when nothing is outstanding.
     pub oldest_age_s: Option<f64>,
     /// What it looks like.
@@ -129,6 +176,15 @@ pub struct StackReport {
     pub culprit: Option<usize>,
     /// Why there are no more frames.
     pub ending: Ending,
+}
+
+/// Where a true figure lies, with a probability of 95 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interval {
+    /// At the least.
+    pub low_bytes: u64,
+    /// At the most.
+    pub high_bytes: u64,
 }
 
 /// What a stack looks like, and why.

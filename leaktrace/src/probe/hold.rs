@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use aya::programs::uprobe::UProbeLink;
 
 use super::attach::attach_at;
+use super::links::{Handler, Link, Point};
 use super::load::Kernel;
 use super::own_process::signal_child;
 use crate::model::Pid;
@@ -107,7 +108,7 @@ impl LoaderState {
 fn stop_where_libraries_are_mapped(
     kernel: &mut Kernel,
     image: &Image,
-) -> Result<Option<(UProbeLink, LoaderState)>> {
+) -> Result<Option<(Vec<Link>, LoaderState)>> {
     let pid = image.pid;
     let exe = std::fs::metadata(format!("/proc/{pid}/exe"))
         .context("the executable cannot be looked at")?;
@@ -129,11 +130,15 @@ fn stop_where_libraries_are_mapped(
             });
             let debug = elf.variable("_r_debug").unwrap_or_default();
             let debug_address = bias.zip(debug).map(|(bias, address)| bias.wrapping_add(address));
-            let link = attach_at(kernel, "hold_here", &loader.proc_path(), offset, 0, pid)?;
+            let link = hold_at(kernel, &loader.proc_path(), offset, pid)?;
             return Ok(Some((link, LoaderState { debug_address })));
         }
     }
     let Some(entry) = exe_elf.entry_offset() else { return Ok(None) };
-    let link = attach_at(kernel, "hold_here", &exe.proc_path(), entry, 0, pid)?;
+    let link = hold_at(kernel, &exe.proc_path(), entry, pid)?;
     Ok(Some((link, LoaderState { debug_address: None })))
+}
+
+fn hold_at(kernel: &mut Kernel, path: &Path, file_offset: u64, pid: Pid) -> Result<Vec<Link>> {
+    attach_at(kernel, Handler::HoldHere, path, Point { file_offset, cookie: 0 }, pid)
 }

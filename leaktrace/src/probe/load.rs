@@ -1,32 +1,29 @@
 //! The BPF object, on its way into the kernel.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{ProgramError, ProgramType, RawTracePoint, UProbe};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
-use leaktrace_ebpf::records::UNKNOWN_STACK;
+use leaktrace_ebpf::records::Terms;
+use leaktrace_ebpf::sampling::Sampling;
+use leaktrace_ebpf::{blocks, stacks};
 
 use super::limits;
+use super::links::{Choice, Handler, Link, LinkKind, MultiPrograms, Point};
+use super::relinked::{Relinked, refused};
+use super::trial;
+use crate::model::Pid;
 
 #[cfg(target_arch = "x86_64")]
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/leaktrace.x86_64.bpf.o");
 /// The object for arm64 is not built yet: loading reports it.
 #[cfg(not(target_arch = "x86_64"))]
 static OBJECT: &[u8] = &[];
-
-/// The programs that sit on user code.
-const UPROBES: [&str; 8] = [
-    "allocation_entry",
-    "allocation_return",
-    "allocation_exit",
-    "free_entry",
-    "hold_here",
-    "libraries_changed",
-    "empty",
-    "empty_return",
-];
 
 /// What is fixed when the object is loaded.
 #[derive(Clone, Copy, Debug)]
@@ -39,18 +36,34 @@ pub struct Settings {
     pub min_size: u64,
     /// Blocks larger than this are not recorded, in bytes.
     pub max_size: u64,
+    /// One sample for so many bytes; 0: every allocation. See [`Sampling::by`] for how it is rounded.
+    pub sample_bytes: u64,
+    /// When the session begins: `CLOCK_MONOTONIC`, nanoseconds.
+    pub start_ns: u64,
     /// Log what happens in the kernel half.
     pub verbose: bool,
+    /// Hold each probe by a perf event, whatever else the kernel has.
+    pub perf_links: bool,
+}
+
+impl Settings {
+    /// What the readers of the maps must know of them.
+    pub fn terms(&self) -> Terms {
+        Terms { start_ns: self.start_ns, sampling: Sampling::by(self.sample_bytes) }
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_blocks: 1 << 21,
-            max_stacks: 1 << 18,
+            max_blocks: 1 << 20,
+            max_stacks: 1 << 17,
             min_size: 0,
             max_size: u64::MAX,
+            sample_bytes: 0,
+            start_ns: 0,
             verbose: false,
+            perf_links: false,
         }
     }
 }
@@ -58,6 +71,9 @@ impl Default for Settings {
 /// The loaded object. Dropping it detaches everything that was attached through it.
 pub struct Kernel {
     ebpf: Ebpf,
+    /// The programs for multi links; without them, those for perf events are loaded.
+    multi: Option<MultiPrograms>,
+    links: Choice,
 }
 
 impl Kernel {
@@ -79,7 +95,12 @@ impl Kernel {
         let verbose = u32::from(settings.verbose);
         let has_loop =
             is_helper_supported(ProgramType::KProbe, BpfHelper::BPF_FUNC_loop).unwrap_or(false);
+        let buckets = blocks::buckets_for(settings.max_blocks);
+        let places = stacks::places_for(settings.max_stacks);
+        let sampling = settings.terms().sampling;
         let mut ebpf = EbpfLoader::new()
+            // Nothing in the object is relocated to the kernel's own types.
+            .btf(None)
             // aya has no type for task storage, which only the kernel half reads.
             .allow_unsupported_maps()
             .override_global("VERBOSE", &verbose, true)
@@ -88,14 +109,90 @@ impl Kernel {
             .override_global("MAX_SIZE", &settings.max_size, true)
             .override_global("PID_NAMESPACE_DEVICE", &device, true)
             .override_global("PID_NAMESPACE_INODE", &inode, true)
-            .map_max_entries("BLOCKS", settings.max_blocks)
-            .map_max_entries("STACKS", settings.max_stacks.saturating_add(UNKNOWN_STACK as u32 + 1))
+            .override_global("BUCKETS", &buckets, true)
+            .override_global("STACK_PLACES", &places, true)
+            .override_global("START_NS", &settings.start_ns, true)
+            .override_global("SAMPLE_BYTES", &sampling.bytes, true)
+            .override_global("SAMPLE_SCALE", &sampling.scale, true)
+            .map_max_entries("BLOCKS", buckets)
+            .map_max_entries("STACKS", places)
             .load(OBJECT)
             .context("the kernel refuses the BPF object's maps (`leaktrace doctor` tells more)")?;
-        for name in UPROBES {
-            uprobe(&mut ebpf, name)?.load().map_err(|error| refused(name, error))?;
+        let (multi, why) = match multi_programs(settings, &ebpf) {
+            Ok(multi) => {
+                (Some(multi), "tried on a process of leaktrace's own: all its threads are seen")
+            }
+            Err(why) => {
+                log::info!("each probe gets a perf link: {why:#}");
+                for name in perf_programs() {
+                    let program = uprobe(&mut ebpf, name)?;
+                    program.load().map_err(|error| not_loaded(name, error))?;
+                }
+                let why = format!("{why:#}").lines().next().unwrap_or_default().to_owned();
+                return Ok(Self { ebpf, multi: None, links: Choice { kind: LinkKind::Perf, why } });
+            }
+        };
+        Ok(Self { ebpf, multi, links: Choice { kind: LinkKind::Multi, why: why.to_owned() } })
+    }
+
+    /// Loads what is otherwise loaded at its first use.
+    ///
+    /// # Errors
+    ///
+    /// What the verifier refuses.
+    pub fn load_all(&mut self) -> Result<()> {
+        let Some(multi) = &mut self.multi else { return Ok(()) };
+        Handler::ALL.into_iter().try_for_each(|handler| multi.load_for(handler))
+    }
+
+    /// What holds probes in place here.
+    pub fn links(&self) -> &Choice {
+        &self.links
+    }
+
+    /// Places probes of one handler in a file, for one process. Gives what holds them, and what the
+    /// kernel refuses, by index: the others are in place.
+    pub(super) fn place(
+        &mut self,
+        handler: Handler,
+        path: &Path,
+        points: &[Point],
+        pid: Pid,
+    ) -> (Vec<Link>, Vec<(usize, anyhow::Error)>) {
+        if let Some(multi) = &mut self.multi {
+            return multi.place(handler, path, points, pid);
         }
-        Ok(Self { ebpf })
+        let (mut links, mut refused) = (Vec::new(), Vec::new());
+        for (index, point) in points.iter().enumerate() {
+            match self.place_by_perf(handler, path, *point, pid) {
+                Ok(placed) => links.extend(placed.into_iter().map(Link::Perf)),
+                Err(error) => refused.push((index, error)),
+            }
+        }
+        (links, refused)
+    }
+
+    fn place_by_perf(
+        &mut self,
+        handler: Handler,
+        path: &Path,
+        point: Point,
+        pid: Pid,
+    ) -> Result<Vec<UProbeLink>> {
+        let mut links = Vec::new();
+        for name in handler.for_perf() {
+            let program = uprobe(&mut self.ebpf, name)?;
+            let place = UProbeAttachPoint {
+                location: UProbeAttachLocation::AbsoluteOffset(point.file_offset),
+                cookie: Some(point.cookie),
+            };
+            let id =
+                program.attach(place, path, UProbeScope::OneProcess(pid.non_zero())).with_context(
+                    || format!("the kernel refuses a probe at {:#x}", point.file_offset),
+                )?;
+            links.push(program.take_link(id).context("the link is gone")?);
+        }
+        Ok(links)
     }
 
     /// Attaches what watches all processes: exec, and signals that interrupt an allocator.
@@ -112,21 +209,12 @@ impl Kernel {
                 .program_mut(program)
                 .with_context(|| format!("the BPF object lacks {program}"))?
                 .try_into()?;
-            found.load().map_err(|error| refused(program, error))?;
+            found.load().map_err(|error| not_loaded(program, error))?;
             found
                 .attach(tracepoint)
                 .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
         }
         Ok(())
-    }
-
-    /// One of the programs that sit on user code.
-    ///
-    /// # Errors
-    ///
-    /// When the object has no such program.
-    pub fn uprobe(&mut self, name: &str) -> Result<&mut UProbe> {
-        uprobe(&mut self.ebpf, name)
     }
 
     /// The loaded object, for those who read its maps.
@@ -142,16 +230,24 @@ fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe> {
         .try_into()?)
 }
 
-/// A program that the verifier refuses: the end of its log is what says why.
-fn refused(program: &str, error: ProgramError) -> anyhow::Error {
-    const LINES: usize = 12;
+/// The programs for multi links and sessions, where these can be used.
+fn multi_programs(settings: &Settings, ebpf: &Ebpf) -> Result<MultiPrograms> {
+    ensure!(!settings.perf_links, "perf links were asked for");
+    let relinked = Relinked::new(OBJECT, ebpf).context("the BPF object cannot be relinked")?;
+    trial::multi_links_work(&relinked, ebpf)?;
+    MultiPrograms::load(relinked)
+}
+
+/// The programs for perf events.
+fn perf_programs() -> BTreeSet<&'static str> {
+    Handler::ALL.iter().flat_map(|handler| handler.for_perf()).copied().collect()
+}
+
+fn not_loaded(program: &str, error: ProgramError) -> anyhow::Error {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return anyhow::Error::from(error).context(format!("cannot load the program {program}"));
     };
-    let log = verifier_log.to_string();
-    let lines: Vec<&str> = log.lines().collect();
-    let tail = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or(&lines).join("\n  ");
-    anyhow::anyhow!("the kernel's verifier refuses the program {program}: {io_error}\n  {tail}")
+    refused(program, &io_error, &verifier_log.to_string())
 }
 
 /// Device and inode of this process's PID namespace; inode 0 in the initial one, whose ids the

@@ -3,14 +3,20 @@
 //! The only room that uses `aya::programs`.
 
 pub mod attach;
+mod bpf_call;
 pub mod features;
 pub mod guard;
 pub mod hold;
+pub mod keeper;
 pub mod limits;
+pub mod links;
 pub mod load;
 pub mod own_process;
 pub mod practice;
 mod practice_code;
+mod relinked;
+mod seats;
+mod trial;
 
-pub use attach::Attached;
+pub use attach::{Attached, Group, TakenOut};
 pub use load::{Kernel, Settings};

@@ -3,18 +3,18 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use leaktrace_ebpf::cookie::{Cookie, Kind, NO_ARGUMENT, Signature};
 
 use super::attach::attach_at;
+use super::links::{Handler, Link, Point};
 use super::load::Kernel;
-use super::practice_code::{
-    leaktrace_practice_allocate, leaktrace_practice_free, leaktrace_practice_stepped,
-};
+use super::practice_code::{self, run_pair};
 use crate::model::{Addr, Pid, Slot};
-use crate::target::Image;
+use crate::target::{Image, ObjectFile};
 
 /// The hidden subcommand that runs [`child_main`].
 pub const CHILD_COMMAND: &str = "__practice";
@@ -28,23 +28,30 @@ pub struct ProbeCost {
     pub empty_ns: f64,
     /// A hit of an empty probe on an instruction that it single-steps.
     pub stepped_ns: f64,
+    /// A hit of an empty return probe.
+    pub return_ns: f64,
     /// A hit in full tracing, averaged over an allocation (entry and return) and a free.
     pub traced_ns: f64,
+    /// Of that, the handler.
+    pub handler_ns: f64,
 }
 
 /// A child to try probes on; killed when dropped.
-struct Practice {
-    child: Child,
+pub(super) struct Practice {
+    child: Reaped,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    pid: Pid,
-    allocate: Addr,
-    free: Addr,
-    stepped: Addr,
+    /// The child.
+    pub(super) pid: Pid,
+    /// The file that its functions are in, and where.
+    pub(super) file: Arc<ObjectFile>,
+    pub(super) allocate: u64,
+    pub(super) free: u64,
+    stepped: u64,
 }
 
 impl Practice {
-    fn start(arguments: &[&str]) -> Result<Self> {
+    pub(super) fn start(arguments: &[&str]) -> Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg(CHILD_COMMAND)
             .args(arguments)
@@ -52,30 +59,28 @@ impl Practice {
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start a child to try probes on")?;
-        let input = child.stdin.take().context("the child has no input")?;
-        let output = BufReader::new(child.stdout.take().context("the child has no output")?);
-        let pid = Pid::new(child.id()).context("the child has no id")?;
-        let mut this =
-            Self { child, input, output, pid, allocate: Addr(0), free: Addr(0), stepped: Addr(0) };
-        let line = this.line()?;
-        let mut addresses =
-            line.split(' ').map(|a| u64::from_str_radix(a.trim(), 16).map(Addr).ok());
-        let mut address = || addresses.next().flatten().context("the child talks nonsense");
-        (this.allocate, this.free, this.stepped) = (address()?, address()?, address()?);
-        Ok(this)
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line).context("the child is silent")?;
-        anyhow::ensure!(!line.is_empty(), "the child has ended");
-        Ok(line)
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let child = Reaped(child);
+        let (input, output) = pipes.context("the child has no pipes")?;
+        let mut output = BufReader::new(output);
+        let pid = Pid::new(child.0.id()).context("the child has no id")?;
+        let line = line(&mut output)?;
+        let image = Image::capture(pid)?;
+        let mut places = line.split(' ').map(|address| {
+            let address = u64::from_str_radix(address.trim(), 16).ok().map(Addr)?;
+            let place = image.locate(address)?;
+            Some((Arc::clone(place.file?), place.file_offset))
+        });
+        let mut place = || places.next().flatten().context("the child's code is not to be found");
+        let ((file, allocate), (_, free), (_, stepped)) = (place()?, place()?, place()?);
+        Ok(Self { child, input, output, pid, file, allocate, free, stepped })
     }
 
     /// Nanoseconds for one of `count` calls of a kind.
-    fn measure(&mut self, what: &str, count: u32) -> Result<f64> {
+    pub(super) fn measure(&mut self, what: &str, count: u32) -> Result<f64> {
         writeln!(self.input, "{what} {count}")?;
-        let elapsed: f64 = self.line()?.trim().parse().context("the child talks nonsense")?;
+        let elapsed: f64 =
+            line(&mut self.output)?.trim().parse().context("the child talks nonsense")?;
         Ok(elapsed / f64::from(count))
     }
 
@@ -91,22 +96,29 @@ impl Practice {
     fn attach(
         &self,
         kernel: &mut Kernel,
-        program: &str,
-        address: Addr,
+        handler: Handler,
+        file_offset: u64,
         cookie: u64,
-    ) -> Result<aya::programs::uprobe::UProbeLink> {
-        let image = Image::capture(self.pid)?;
-        let place = image.locate(address).context("the child's code is not mapped")?;
-        let file = place.file.context("the child's executable cannot be opened")?;
-        attach_at(kernel, program, &file.proc_path(), place.file_offset, cookie, self.pid)
+    ) -> Result<Vec<Link>> {
+        attach_at(kernel, handler, &self.file.proc_path(), Point { file_offset, cookie }, self.pid)
     }
 }
 
-impl Drop for Practice {
+fn line(output: &mut BufReader<ChildStdout>) -> Result<String> {
+    let mut line = String::new();
+    output.read_line(&mut line).context("the child is silent")?;
+    anyhow::ensure!(!line.is_empty(), "the child has ended");
+    Ok(line)
+}
+
+/// A child that is not left behind.
+struct Reaped(Child);
+
+impl Drop for Reaped {
     fn drop(&mut self) {
         // It may have ended already; then there is nothing to kill, only to wait for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -138,23 +150,30 @@ pub fn measure(kernel: &mut Kernel, prepare: impl FnOnce(Pid) -> Result<()>) -> 
     prepare(practice.pid)?;
     let stepped_untraced = practice.least("stepped", 1000)?;
     let pair_untraced = practice.least("pairs", 1000)?;
-    let stepped = practice.attach(kernel, "empty", practice.stepped, 0)?;
+    let stepped = practice.attach(kernel, Handler::Empty, practice.stepped, 0)?;
     let stepped_ns = practice.least("stepped", 200)? - stepped_untraced;
-    let empty = practice.attach(kernel, "empty", practice.free, 0)?;
+    let empty = practice.attach(kernel, Handler::Empty, practice.free, 0)?;
     let empty_ns = practice.least("pairs", 1000)? - pair_untraced;
-    let rest = [empty, stepped];
+    let pair = practice.attach(kernel, Handler::EmptyPair, practice.allocate, 0)?;
+    let empty_pair_ns = practice.least("pairs", 1000)? - pair_untraced;
+    let rest = [empty, stepped, pair];
     let allocates = Cookie::new(ALLOCATES, 0, 0, false).0;
     let frees = Cookie::new(FREES, 1, 0, false).0;
     let traced = [
-        practice.attach(kernel, "allocation_return", practice.allocate, allocates)?,
-        practice.attach(kernel, "allocation_entry", practice.allocate, allocates)?,
-        practice.attach(kernel, "free_entry", practice.free, frees)?,
+        practice.attach(kernel, Handler::Allocation, practice.allocate, allocates)?,
+        practice.attach(kernel, Handler::Free, practice.free, frees)?,
     ];
-    // The empty probe on free is still there: it traps no second time.
+    // The empty probes are still there: they trap no second time.
     let pair_ns = practice.least("pairs", 1000)? - pair_untraced;
     drop(practice);
     drop((rest, traced));
-    Ok(ProbeCost { empty_ns, stepped_ns, traced_ns: pair_ns / 3.0 })
+    Ok(ProbeCost {
+        empty_ns,
+        stepped_ns,
+        return_ns: (empty_pair_ns - 2.0 * empty_ns).max(0.0),
+        traced_ns: pair_ns / 3.0,
+        handler_ns: ((pair_ns - empty_pair_ns) / 3.0).max(0.0),
+    })
 }
 
 /// Whether a return probe kills a process whose seccomp filter answers unknown system calls with
@@ -166,13 +185,12 @@ pub fn measure(kernel: &mut Kernel, prepare: impl FnOnce(Pid) -> Result<()>) -> 
 /// When it cannot be tried.
 pub fn return_probe_kills_under_seccomp(kernel: &mut Kernel) -> Result<bool> {
     let mut practice = Practice::start(&[WITH_SECCOMP])?;
-    let cookie = Cookie::new(ALLOCATES, 0, 0, false).0;
-    let link = practice.attach(kernel, "allocation_return", practice.allocate, cookie)?;
+    let link = practice.attach(kernel, Handler::EmptyPair, practice.allocate, 0)?;
     let survived = practice.measure("pairs", 1).is_ok();
     if !survived {
         // Not any failure will do: it was the filter's signal.
         use std::os::unix::process::ExitStatusExt;
-        let status = practice.child.wait().context("cannot wait for the child")?;
+        let status = practice.child.0.wait().context("cannot wait for the child")?;
         anyhow::ensure!(status.signal() == Some(libc::SIGSYS), "the child ended: {status}");
     }
     drop(practice);
@@ -189,34 +207,28 @@ pub const PRACTICE_SLOT: Slot = Slot(0);
 /// # Errors
 ///
 /// When its pipes break.
-#[expect(unsafe_code, reason = "calls functions in assembly that only touch their registers")]
 pub fn child_main(with_seccomp: bool) -> Result<()> {
     if with_seccomp {
         forbid_uprobe_calls()?;
     }
     let mut output = std::io::stdout();
-    writeln!(
-        output,
-        "{:x} {:x} {:x}",
-        leaktrace_practice_allocate as *const () as usize,
-        leaktrace_practice_free as *const () as usize,
-        leaktrace_practice_stepped as *const () as usize
-    )?;
+    let [allocate, free, stepped] = practice_code::addresses();
+    writeln!(output, "{allocate:x} {free:x} {stepped:x}")?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let (what, count) = line.split_once(' ').context("not told how often")?;
         let count: u32 = count.parse().context("not told how often")?;
         let started = Instant::now();
-        for i in 0..count as usize {
-            // SAFETY: the functions above take any arguments and touch no memory.
-            unsafe {
-                if what == "stepped" {
-                    leaktrace_practice_stepped(i);
-                } else {
-                    let pointer = leaktrace_practice_allocate(64, 0x1000 + 16 * (i & 0xff));
-                    leaktrace_practice_free(pointer);
-                }
+        let run = |what: fn(usize)| (0..count as usize).for_each(what);
+        match what {
+            "stepped" => run(practice_code::run_stepped),
+            "threads" => {
+                run(run_pair);
+                let thread = std::thread::Builder::new();
+                let thread = thread.spawn(move || (0..count as usize).for_each(run_pair))?;
+                anyhow::ensure!(thread.join().is_ok(), "the second thread ended");
             }
+            _ => run(run_pair),
         }
         let elapsed: Duration = started.elapsed();
         writeln!(output, "{}", elapsed.as_nanos())?;

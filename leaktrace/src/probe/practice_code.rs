@@ -2,7 +2,7 @@
 //! under the probe. They only touch their argument registers, and return the second argument, or
 //! nothing.
 
-#![expect(unsafe_code, reason = "functions in assembly")]
+#![expect(unsafe_code, reason = "functions in assembly, and their code")]
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
@@ -47,7 +47,37 @@ core::arch::global_asm!(
 );
 
 unsafe extern "C" {
-    pub(super) fn leaktrace_practice_allocate(size: usize, pointer: usize) -> usize;
-    pub(super) fn leaktrace_practice_free(pointer: usize);
-    pub(super) fn leaktrace_practice_stepped(pointer: usize);
+    fn leaktrace_practice_allocate(size: usize, pointer: usize) -> usize;
+    fn leaktrace_practice_free(pointer: usize);
+    fn leaktrace_practice_stepped(pointer: usize);
+}
+
+/// Where they are: the one that allocates, the one that frees, the one that is single-stepped.
+pub(super) fn addresses() -> [usize; 3] {
+    [
+        leaktrace_practice_allocate as *const () as usize,
+        leaktrace_practice_free as *const () as usize,
+        leaktrace_practice_stepped as *const () as usize,
+    ]
+}
+
+/// What stands at those addresses in this process: a breakpoint would show.
+pub(super) fn bytes() -> [u8; 3] {
+    // SAFETY: each is the address of a function of this program, whose code may be read.
+    addresses().map(|address| unsafe { std::ptr::read_volatile(address as *const u8) })
+}
+
+/// Allocates and frees, for the `number`th time.
+pub(super) fn run_pair(number: usize) {
+    // SAFETY: the functions above take any arguments and touch no memory.
+    unsafe {
+        let pointer = leaktrace_practice_allocate(64, 0x1000 + 16 * (number & 0xff));
+        leaktrace_practice_free(pointer);
+    }
+}
+
+/// Runs the one that is single-stepped.
+pub(super) fn run_stepped(number: usize) {
+    // SAFETY: as above.
+    unsafe { leaktrace_practice_stepped(number) };
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Addr, Cost, EndedBy, Ending, Frame, Health, LostAt, LostReason, Mode, Pid, ProbeFailure,
-    ProbeInfo, Report, StackId, StackQuality, StackReport, Target, Totals, Trace, Verdict,
-    VerdictKind,
+    Addr, Cost, EndedBy, Ending, Frame, Health, Interval, LostAt, LostReason, Mode, Pid,
+    Prediction, ProbeFailure, ProbeInfo, Report, StackId, StackQuality, StackReport, Target,
+    Totals, Trace, Verdict, VerdictKind, Windows,
 };
 
 pub(super) fn target(pid: u32, comm: &str) -> Target {
@@ -48,6 +48,7 @@ fn stack(id: u64, verdict: VerdictKind, evidence: &str, frames: Vec<Frame>) -> S
         outstanding_bytes: 0,
         outstanding_blocks: 0,
         growth_bytes_per_s: 0.0,
+        interval: None,
         oldest_age_s: None,
         verdict: Verdict { kind: verdict, evidence: evidence.to_owned() },
         frames,
@@ -251,10 +252,64 @@ pub(crate) fn server() -> Report {
             probe_hits: 4_521_440,
             ns_per_hit: Some(702.4),
             target_cpu_share: Some(0.154),
+            target_cpu_s: Some(20.62),
+            probe_s: Some(3.176),
+            own_cpu_s: Some(0.412),
+            own_memory_bytes: Some(40_055_603),
+            kernel_memory_bytes: Some(88_080_384),
+            ..Cost::default()
         },
         totals,
         stacks,
         stacks_outstanding: 10,
+        smallest_leak_bytes_per_s: None,
+    }
+}
+
+/// The same server under a budget, which it is traced in windows for.
+pub(super) fn windowed() -> Report {
+    let mut report = server();
+    report.trace =
+        Trace { mode: Mode::Windowed, duration_s: 60.1, sample_bytes: 512 << 10, ..report.trace };
+    report.cost = Cost {
+        probe_hits: 612_440,
+        target_cpu_share: Some(0.0473),
+        budget_share: Some(0.05),
+        target_cpu_s: Some(9.1),
+        probe_s: Some(0.43),
+        windows: Some(Windows {
+            opened: 29,
+            open_s: 3.91,
+            draining_s: 2.2,
+            closed_s: 53.99,
+            work_seen: 0.0683,
+        }),
+        ..report.cost
+    };
+    report.smallest_leak_bytes_per_s = Some(2.0 * 1_048_576.0 / 3600.0);
+    report.health.sampled_out = 98_200;
+    report.health.refuted_blocks = 410;
+    report.health.unjudged_blocks = 1;
+    let intervals = [(11_534_336, 13_631_488), (0, 34_000_000), (100, 4096)];
+    for (stack, (low_bytes, high_bytes)) in report.stacks.iter_mut().zip(intervals) {
+        stack.interval = Some(Interval { low_bytes, high_bytes });
+    }
+    report
+}
+
+/// What the server would cost.
+pub(super) fn prediction() -> Prediction {
+    Prediction {
+        counted_s: 0.1002,
+        allocations_per_s: 49_980.3,
+        frees_per_s: 49_712.0,
+        ns_per_hit: 702.4,
+        exact_share: Some(0.131),
+        is_lower_bound: false,
+        budget_share: Some(0.05),
+        work_seen: Some(0.332),
+        sample_bytes: 512 << 10,
+        sampled_share: Some(0.0871),
     }
 }
 
@@ -333,7 +388,23 @@ pub(super) fn weird() -> Report {
         probe_hits: u64::MAX,
         ns_per_hit: Some(f64::NAN),
         target_cpu_share: Some(f64::INFINITY),
+        budget_share: Some(f64::NAN),
+        target_cpu_s: Some(f64::NEG_INFINITY),
+        probe_s: Some(1e300),
+        windows: Some(Windows {
+            opened: u64::MAX,
+            open_s: f64::NAN,
+            draining_s: f64::INFINITY,
+            closed_s: -1.0,
+            work_seen: f64::MAX,
+        }),
+        own_cpu_s: Some(f64::MAX),
+        own_memory_bytes: Some(u64::MAX),
+        kernel_memory_bytes: Some(u64::MAX),
     };
+    report.trace.mode = Mode::Windowed;
+    report.trace.sample_bytes = u64::MAX;
+    report.smallest_leak_bytes_per_s = Some(f64::NAN);
     report.totals.allocated_bytes = u64::MAX;
     report.totals.allocated_blocks = u64::MAX;
     report.health.frees = u64::MAX;
@@ -348,6 +419,7 @@ pub(super) fn weird() -> Report {
         stack.growth_bytes_per_s = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX][i % 4];
         stack.oldest_age_s = Some([f64::NAN, f64::INFINITY, -1.0, 1e300][i % 4]);
         stack.culprit = Some(usize::MAX);
+        stack.interval = Some(Interval { low_bytes: u64::MAX, high_bytes: 0 });
         stack.verdict.evidence = "\u{9b}x".repeat(500);
     }
     let names = ["", " ", ";", "#", "f 12", "a\nb\x07", "<<<", "operator<", "\u{202e}", "日本語"];

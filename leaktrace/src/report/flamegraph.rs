@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use inferno::flamegraph::Options;
 use inferno::flamegraph::color::{BasicPalette, Palette};
 
+use super::text::cost;
 use super::{folded, health, names, units};
 use crate::model::Report;
 
@@ -75,8 +76,9 @@ fn title(report: &Report) -> String {
     if blocks == 0 && bytes == 0 {
         return format!("Nothing outstanding: {who} after {time}");
     }
+    let about = if report.is_estimate() { "~" } else { "" };
     format!(
-        "Outstanding memory: {who}, {} in {} after {time}",
+        "Outstanding memory: {who}, {about}{} in {about}{} after {time}",
         units::bytes(bytes),
         units::counted(blocks, "block")
     )
@@ -85,6 +87,9 @@ fn title(report: &Report) -> String {
 /// What the picture does not show.
 fn subtitle(report: &Report) -> Option<String> {
     let mut parts = Vec::new();
+    if report.is_estimate() {
+        parts.push(format!("seen: {}", cost::seen(report)));
+    }
     let shown = report.stacks.iter().filter(|stack| stack.outstanding_blocks > 0).count();
     if report.stacks_outstanding > shown {
         let all = units::count(report.stacks_outstanding as u64);

@@ -1,7 +1,7 @@
 //! What a reader has to know about what was missed, and what to do about it.
 
 use super::units;
-use crate::model::{Health, LostReason, StackQuality};
+use crate::model::{Health, LostReason, Mode, StackQuality};
 
 /// What is missing, in a few words: `123 events lost, 2 probes not placed`.
 pub(super) fn shortcomings(health: &Health) -> String {
@@ -17,21 +17,23 @@ pub(super) fn shortcomings(health: &Health) -> String {
 }
 
 /// The one line that every report has.
-pub(super) fn summary(health: &Health) -> String {
+pub(super) fn summary(health: &Health, mode: Mode) -> String {
     let seen = health.allocs.saturating_add(health.frees);
     let matched = match health.frees {
-        0 => "no frees seen".to_owned(),
+        // Windows see blocks go that were allocated between them: that says nothing of the trace.
+        _ if mode == Mode::Windowed => " in windows".to_owned(),
+        0 => "; no frees seen".to_owned(),
         frees => {
             let share = units::percent(health.matched_frees as f64 / frees as f64);
-            format!("{share} of frees matched")
+            format!("; {share} of frees matched")
         }
     };
     let seen = units::counted(seen, "event");
     let whole = whole_stacks(&health.stacks);
     if health.complete() {
-        format!("nothing lost, {seen} seen; {matched}{whole}")
+        format!("nothing lost, {seen} seen{matched}{whole}")
     } else {
-        format!("INCOMPLETE, {}; {seen} seen; {matched}{whole}", shortcomings(health))
+        format!("INCOMPLETE, {}; {seen} seen{matched}{whole}", shortcomings(health))
     }
 }
 
@@ -91,6 +93,21 @@ pub(super) fn details(health: &Health) -> Vec<String> {
             health.filtered,
             "allocation outside --min-size and --max-size",
             "allocations outside --min-size and --max-size",
+        ),
+        (
+            health.sampled_out,
+            "allocation not chosen for the sample",
+            "allocations not chosen for the sample",
+        ),
+        (
+            health.refuted_blocks,
+            "block of an earlier window found dead without a free seen",
+            "blocks of earlier windows found dead without a free seen",
+        ),
+        (
+            health.unjudged_blocks,
+            "block of an earlier window counts as live since nothing speaks against it",
+            "blocks of earlier windows count as live since nothing speaks against them",
         ),
     ]
     .into_iter()

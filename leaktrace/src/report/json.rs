@@ -7,9 +7,14 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+mod cost;
 mod health;
+mod plan;
 
+use cost::Cost;
 use health::{Health, ProbeFailure};
+
+pub(super) use plan::write_plan;
 
 use crate::model;
 
@@ -17,38 +22,9 @@ pub(super) fn write(report: &model::Report, out: &mut dyn Write) -> io::Result<(
     write_line(&Report::from(report), out)
 }
 
-pub(super) fn write_plan(
-    targets: &[model::Target],
-    probes: &[model::ProbeInfo],
-    failures: &[model::ProbeFailure],
-    covered: &[String],
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let plan = Plan {
-        schema: "leaktrace.plan/1",
-        target: targets.first().map(Target::from),
-        targets: several(targets),
-        probes: probes.iter().map(Probe::from).collect(),
-        probe_failures: failures.iter().map(ProbeFailure::from).collect(),
-        covered,
-    };
-    write_line(&plan, out)
-}
-
 fn write_line(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
-}
-
-#[derive(Serialize)]
-struct Plan<'a> {
-    schema: &'static str,
-    target: Option<Target<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    targets: Option<Vec<Target<'a>>>,
-    probes: Vec<Probe<'a>>,
-    probe_failures: Vec<ProbeFailure<'a>>,
-    covered: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -66,6 +42,8 @@ struct Report<'a> {
     totals: Totals,
     stacks_outstanding: usize,
     stacks: Vec<Stack<'a>>,
+    /// Null when every allocation was seen.
+    smallest_leak_bytes_per_s: Option<f64>,
 }
 
 impl<'a> From<&'a model::Report> for Report<'a> {
@@ -85,6 +63,7 @@ impl<'a> From<&'a model::Report> for Report<'a> {
             },
             stacks_outstanding: report.stacks_outstanding,
             stacks: report.stacks.iter().map(Stack::from).collect(),
+            smallest_leak_bytes_per_s: report.smallest_leak_bytes_per_s,
         }
     }
 }
@@ -130,6 +109,8 @@ impl<'a> From<&'a model::Trace> for Trace<'a> {
             duration_s: trace.duration_s,
             mode: match trace.mode {
                 model::Mode::Exact => "exact",
+                model::Mode::Sampled => "sampled",
+                model::Mode::Windowed => "windowed",
             },
             sample_bytes: trace.sample_bytes,
             ended_by: trace.ended_by.map(|why| match why {
@@ -163,23 +144,6 @@ impl<'a> From<&'a model::ProbeInfo> for Probe<'a> {
             role: probe.role,
             instruction: &probe.instruction,
             emulated: probe.emulated,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Cost {
-    probe_hits: u64,
-    ns_per_hit: Option<f64>,
-    target_cpu_share: Option<f64>,
-}
-
-impl From<model::Cost> for Cost {
-    fn from(cost: model::Cost) -> Self {
-        Self {
-            probe_hits: cost.probe_hits,
-            ns_per_hit: cost.ns_per_hit,
-            target_cpu_share: cost.target_cpu_share,
         }
     }
 }
@@ -221,6 +185,8 @@ struct Stack<'a> {
     #[serde(flatten)]
     flow: Flow,
     growth_bytes_per_s: f64,
+    /// Null when every allocation was seen.
+    interval: Option<Interval>,
     oldest_age_s: Option<f64>,
     verdict: Verdict<'a>,
     /// Null when no scan was asked for.
@@ -242,6 +208,7 @@ impl<'a> From<&'a model::StackReport> for Stack<'a> {
             outstanding_blocks: stack.outstanding_blocks,
             flow: Flow::from(stack.totals),
             growth_bytes_per_s: stack.growth_bytes_per_s,
+            interval: stack.interval.map(Interval::from),
             oldest_age_s: stack.oldest_age_s,
             verdict: Verdict { kind: stack.verdict.kind.name(), evidence: &stack.verdict.evidence },
             reach: None,
@@ -258,6 +225,19 @@ fn ending(ending: model::Ending) -> &'static str {
         model::Ending::Complete => "complete",
         model::Ending::Depth => "cut_short",
         model::Ending::Lost | model::Ending::Unmapped => "lost",
+    }
+}
+
+/// Of outstanding bytes, at 95 %.
+#[derive(Serialize)]
+struct Interval {
+    low_bytes: u64,
+    high_bytes: u64,
+}
+
+impl From<model::Interval> for Interval {
+    fn from(interval: model::Interval) -> Self {
+        Self { low_bytes: interval.low_bytes, high_bytes: interval.high_bytes }
     }
 }
 

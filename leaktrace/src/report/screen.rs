@@ -5,8 +5,10 @@ use super::Style;
 use super::text::Parts;
 use crate::model::Report;
 
-/// The most frames of a stack in a view that refreshes, and what is tried when that does not fit.
-const FRAMES: [usize; 4] = [MOST_FRAMES, 8, 5, LEAST_FRAMES];
+/// The most frames of a stack in a view that refreshes, and whether the bill has all its items:
+/// what is tried when more does not fit.
+const VIEWS: [(usize, bool); 5] =
+    [(MOST_FRAMES, true), (MOST_FRAMES, false), (8, false), (5, false), (LEAST_FRAMES, false)];
 /// The most frames of a stack in a view that refreshes.
 pub const MOST_FRAMES: usize = 24;
 const LEAST_FRAMES: usize = 3;
@@ -17,13 +19,20 @@ const LEAST_STACK_LINES: usize = 2;
 /// frames as fit then. What must give way when even one stack does not fit is in the middle.
 pub fn fit(report: &Report, style: Style, rows: usize) -> String {
     let most = style.top.min(report.stacks.len()).min(rows / LEAST_STACK_LINES);
-    let views = FRAMES.map(|frames| Parts::of(report, Style { top: most, frames, ..style }));
+    let parts_of = |top, (frames, bill): (usize, bool)| {
+        let mut parts = Parts::of(report, Style { top, frames, ..style });
+        if !bill {
+            parts.bill.clear();
+        }
+        parts
+    };
+    let views = VIEWS.map(|view| (parts_of(most, view), view));
     for top in (most.min(1)..=most).rev() {
-        for (parts, frames) in views.iter().zip(FRAMES) {
+        for (parts, view) in &views {
             if height_of_first(parts, top) > rows {
                 continue;
             }
-            let parts = Parts::of(report, Style { top, frames, ..style });
+            let parts = parts_of(top, *view);
             // A line that tells of the stacks left out may be more.
             if parts.lines().len() <= rows {
                 return text(&parts.lines());
@@ -31,7 +40,7 @@ pub fn fit(report: &Report, style: Style, rows: usize) -> String {
         }
     }
     let top = most.min(1);
-    cut(Parts::of(report, Style { top, frames: LEAST_FRAMES, ..style }), rows)
+    cut(parts_of(top, (LEAST_FRAMES, false)), rows)
 }
 
 /// Lines with only the first stacks, at the least.
@@ -47,6 +56,9 @@ fn cut(mut parts: Parts, rows: usize) -> String {
     shorten(&mut parts.details, excess, 0);
     let excess = over(&parts);
     shorten(&mut parts.header, excess, 1);
+    if over(&parts) > 0 {
+        parts.seen.clear();
+    }
     if over(&parts) > 0 {
         parts.cost.clear();
     }
@@ -112,7 +124,11 @@ mod tests {
         let lines = whole.lines().count();
         assert_eq!(fit(&report, Style::default(), lines), whole);
         assert_eq!((stacks(&whole), whole.contains("more frame")), (3, false));
-        let fewer = fit(&report, Style::default(), lines - 1);
+        let no_bill = fit(&report, Style::default(), lines - 1);
+        assert_eq!((stacks(&no_bill), no_bill.contains("more frame")), (3, false), "{no_bill}");
+        let cost = |text: &str| (text.contains("\nCost:   "), text.contains("        probes  "));
+        assert_eq!((cost(&whole), cost(&no_bill)), ((true, true), (true, false)));
+        let fewer = fit(&report, Style::default(), no_bill.lines().count() - 1);
         assert_eq!((stacks(&fewer), fewer.contains("more frame")), (3, true), "{fewer}");
         let two = fit(&report, Style::default(), 32);
         assert_eq!(stacks(&two), 2, "{two}");
@@ -120,7 +136,13 @@ mod tests {
 
     #[test]
     fn no_view_has_more_rows_than_there_are() {
-        let reports = [fixture::server(), fixture::troubled(), fixture::empty(), fixture::weird()];
+        let reports = [
+            fixture::server(),
+            fixture::windowed(),
+            fixture::troubled(),
+            fixture::empty(),
+            fixture::weird(),
+        ];
         for report in &reports {
             for rows in 1..90 {
                 for width in [40, 80, 120] {

@@ -1,7 +1,7 @@
 //! What people and programs get to see.
 
 use super::*;
-use crate::model::{Target, VerdictKind};
+use crate::model::{Interval, Mode, Prediction, ProbeInfo, Target, VerdictKind};
 
 const FORMATS: [Format; 4] = [Format::Json, Format::Text, Format::Folded, Format::Flamegraph];
 
@@ -15,10 +15,13 @@ fn plain(report: &Report, format: Format) -> String {
     render(report, format, Style::default())
 }
 
-fn plan_text(targets: &[Target], probes: &[crate::model::ProbeInfo]) -> String {
+fn plan_text(target: &Target, probes: &[ProbeInfo], predicted: Option<&Prediction>) -> String {
     let mut out = Vec::new();
     let failures = fixture::troubled().health.probe_failures;
-    plan::write_text(targets, probes, &failures, &["reallocarray".to_owned()], &mut out).unwrap();
+    let covered = ["reallocarray".to_owned()];
+    let planned =
+        plan::Planned { target, probes, failures: &failures, covered: &covered, predicted };
+    plan::write_text(&planned, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -74,31 +77,124 @@ fn empty_others() {
 }
 
 #[test]
+fn windowed_text() {
+    insta::assert_snapshot!(plain(&fixture::windowed(), Format::Text));
+}
+
+#[test]
+fn windowed_text_120() {
+    let style = Style { width: 120, top: 1, frames: 4, ..Style::default() };
+    insta::assert_snapshot!(render(&fixture::windowed(), Format::Text, style));
+}
+
+#[test]
+fn windowed_json() {
+    let json: serde_json::Value =
+        serde_json::from_str(&plain(&fixture::windowed(), Format::Json)).unwrap();
+    assert_eq!(json["trace"]["mode"], "windowed");
+    assert_eq!(json["trace"]["sample_bytes"], 524_288);
+    assert_eq!(json["cost"]["budget_share"], 0.05);
+    assert_eq!(json["cost"]["windows"]["opened"], 29);
+    assert_eq!(json["cost"]["windows"]["work_seen"], 0.0683);
+    assert_eq!(json["stacks"][0]["interval"]["low_bytes"], 11_534_336);
+    assert_eq!(json["stacks"][0]["interval"]["high_bytes"], 13_631_488);
+    assert!((json["smallest_leak_bytes_per_s"].as_f64().unwrap() - 582.54).abs() < 0.01);
+    assert_eq!(json["health"]["sampled_out"], 98_200);
+    assert_eq!(json["health"]["refuted_blocks"], 410);
+    assert_eq!(json["health"]["unjudged_blocks"], 1);
+}
+
+#[test]
+fn a_sample_is_told_from_windows() {
+    let mut report = fixture::windowed();
+    report.trace.mode = Mode::Sampled;
+    report.cost.windows = None;
+    let text = plain(&report, Format::Text);
+    assert!(text.contains("\nSeen:   a sample every 512.0 KiB on average; figures are"), "{text}");
+    assert!(text.contains("\n        a leak of 2.0 MiB/h or more would show\n"), "{text}");
+    assert!(!text.contains("        windows"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&plain(&report, Format::Json)).unwrap();
+    assert_eq!(json["trace"]["mode"], "sampled");
+    assert!(json["cost"]["windows"].is_null());
+    let svg = plain(&report, Format::Flamegraph);
+    assert!(svg.contains("~43.7 MiB in ~8,470 blocks"), "{svg}");
+    assert!(svg.contains("seen: a sample every 512.0 KiB on average; figures are estimates"));
+    assert!(!plain(&fixture::server(), Format::Flamegraph).contains("estimates"));
+}
+
+#[test]
+fn intervals_are_as_wide_as_they_are() {
+    let headline = |low_bytes, high_bytes| {
+        let mut report = fixture::windowed();
+        report.stacks[0].outstanding_bytes = 10 << 20;
+        report.stacks[0].interval = Some(Interval { low_bytes, high_bytes });
+        let text = plain(&report, Format::Text);
+        text.lines().find(|line| line.starts_with("#1")).unwrap().to_owned()
+    };
+    assert!(headline(9 << 20, 11 << 20).starts_with("#1 ~10.0 MiB \u{b1}1.0 MiB in ~345 blocks"));
+    assert!(headline(9 << 20, 15 << 20).starts_with("#1 ~10.0 MiB (9.0 MiB to 15.0 MiB) in "));
+    assert!(headline(11 << 20, 12 << 20).starts_with("#1 ~10.0 MiB (11.0 MiB to 12.0 MiB) in "));
+}
+
+#[test]
+fn a_cost_over_the_budget_is_an_alarm() {
+    let mut report = fixture::windowed();
+    let color = Style { color: true, ..Style::default() };
+    assert!(!render(&report, Format::Text, color).contains("OVER"));
+    report.cost.target_cpu_share = Some(0.071);
+    report.cost.probe_s = report.cost.target_cpu_s.map(|cpu_s| 0.071 * cpu_s);
+    let text = render(&report, Format::Text, color);
+    let line = "\x1b[1;31mCost:   7.1 % of the target's CPU time, OVER the budget of 5 %\x1b[0m\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn plan_table() {
-    insta::assert_snapshot!(plan_text(
-        &[fixture::target(4242, "receipt-server")],
-        &fixture::probes()
-    ));
+    let target = fixture::target(4242, "receipt-server");
+    insta::assert_snapshot!(plan_text(&target, &fixture::probes(), Some(&fixture::prediction())));
 }
 
 #[test]
 fn plan_without_probes() {
-    let text = plan_text(&[], &[]);
+    let text = plan_text(&fixture::target(1, "idle"), &[], None);
     assert!(text.contains("0 probes"), "{text}");
+    assert!(!text.contains("Predicted"), "{text}");
+}
+
+#[test]
+fn predictions_say_what_they_know() {
+    let told = |change: fn(&mut Prediction)| {
+        let mut prediction = fixture::prediction();
+        change(&mut prediction);
+        plan::cost_line(&prediction)
+    };
+    let start = "13.1 % of its CPU time at 49,980 allocations/s and 49,712 frees/s; traced in \
+                 windows, with about 33.2 % of its work under a budget of 5 %";
+    assert_eq!(told(|_| ()), start);
+    let line = told(|told| told.is_lower_bound = true);
+    assert!(line.starts_with("13.1 % of its CPU time or more at 49,980"), "{line}");
+    let line = told(|told| told.work_seen = Some(1.0));
+    assert!(line.ends_with("; traced all the time under a budget of 5 %"), "{line}");
+    let line = told(|told| (told.budget_share, told.work_seen) = (None, None));
+    assert!(!line.contains("budget"), "{line}");
+    let line = told(|told| (told.exact_share, told.sampled_share) = (None, None));
+    assert!(line.starts_with("unknown, since it used no CPU time"), "{line}");
+    let line = told(|told| (told.allocations_per_s, told.frees_per_s) = (0.0, 0.0));
+    assert_eq!(line, "none: it allocated and freed nothing in 100 ms");
 }
 
 #[test]
 fn plan_json() {
     let mut out = Vec::new();
-    let targets = [fixture::target(4242, "receipt-server")];
-    plan::write_json(
-        &targets,
-        &fixture::probes()[2..],
-        &[],
-        &["reallocarray".to_owned()],
-        &mut out,
-    )
-    .unwrap();
+    let (target, covered) = (fixture::target(4242, "receipt-server"), ["reallocarray".to_owned()]);
+    let planned = plan::Planned {
+        target: &target,
+        probes: &fixture::probes()[2..],
+        failures: &[],
+        covered: &covered,
+        predicted: Some(&fixture::prediction()),
+    };
+    plan::write_json(&planned, &mut out).unwrap();
     insta::assert_snapshot!(String::from_utf8(out).unwrap());
 }
 
@@ -116,7 +212,13 @@ fn flame_graphs_are_the_same_every_time() {
 
 #[test]
 fn no_line_is_wider_than_asked() {
-    let reports = [fixture::server(), fixture::troubled(), fixture::empty(), fixture::weird()];
+    let reports = [
+        fixture::server(),
+        fixture::windowed(),
+        fixture::troubled(),
+        fixture::empty(),
+        fixture::weird(),
+    ];
     for report in &reports {
         for width in [0, 40, 57, 80, 200] {
             for line in render(report, Format::Text, Style { width, ..Style::default() }).lines() {
@@ -124,8 +226,21 @@ fn no_line_is_wider_than_asked() {
             }
         }
     }
-    for line in plan_text(&reports[3].targets, &fixture::probes()).lines() {
-        assert!(line.chars().count() <= 100, "{line}");
+    let huge = Prediction {
+        counted_s: f64::NAN,
+        allocations_per_s: f64::MAX,
+        frees_per_s: f64::INFINITY,
+        ns_per_hit: f64::MAX,
+        exact_share: Some(f64::NAN),
+        sampled_share: Some(f64::MAX),
+        work_seen: Some(f64::NAN),
+        sample_bytes: u64::MAX,
+        ..fixture::prediction()
+    };
+    for target in &reports[4].targets {
+        for line in plan_text(target, &fixture::probes(), Some(&huge)).lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The report as people read it in a terminal: what leaks first, then the evidence, then what was
 //! missed and what it cost.
 
+pub(super) mod cost;
 mod stack;
 
 use std::io::{self, Write};
 
 use super::{Style, health, names, units};
-use crate::model::{Cost, EndedBy, ProbeInfo, Report, StackReport, VerdictKind, printable};
+use crate::model::{EndedBy, Report, StackReport, VerdictKind, printable};
 
 const NARROWEST: usize = 40;
 
@@ -32,7 +33,9 @@ pub(super) struct Parts {
     pub(super) not_shown: Option<String>,
     pub(super) health: Vec<String>,
     pub(super) details: Vec<String>,
+    pub(super) seen: Vec<String>,
     pub(super) cost: Vec<String>,
+    pub(super) bill: Vec<String>,
 }
 
 impl Parts {
@@ -46,9 +49,8 @@ impl Parts {
         let (lines, ink) = conclusion(report, &outstanding, style);
         let shown = outstanding.iter().take(style.top).enumerate();
         let health_ink = if report.health.complete() { Ink::Plain } else { Ink::Alarm };
-        let summary = health::summary(&report.health);
+        let summary = health::summary(&report.health, report.trace.mode);
         let details = health::details(&report.health);
-        let cost = cost(report.cost, &report.probes);
         Self {
             header: inked_lines(&header(report, style), Ink::Faint, style),
             conclusion: inked_lines(&lines, ink, style),
@@ -65,7 +67,9 @@ impl Parts {
                 .iter()
                 .flat_map(|item| names::wrap(item, style.width, "  - ", "    "))
                 .collect(),
-            cost: names::wrap(&cost, style.width, "Cost:   ", "        "),
+            seen: cost::seen_lines(report, style),
+            cost: cost::total(report, style),
+            bill: cost::items(report, style),
         }
     }
 
@@ -80,7 +84,7 @@ impl Parts {
         if let Some(rest) = &self.not_shown {
             lines.extend([rest.as_str(), ""]);
         }
-        let below = [&self.health, &self.details, &self.cost];
+        let below = [&self.health, &self.details, &self.seen, &self.cost, &self.bill];
         lines.extend(below.into_iter().flatten().map(String::as_str));
         lines
     }
@@ -167,8 +171,9 @@ fn conclusion(report: &Report, stacks: &[&StackReport], style: Style) -> (Vec<St
         1 => "; 1 more stack grows.".to_owned(),
         n => format!("; {} more stacks grow.", units::count(n)),
     };
+    let about = about(report);
     let what = format!(
-        "holds {} in {}, {} at present{others}{caveat}",
+        "holds {about}{} in {about}{}, {about}{} at present{others}{caveat}",
         units::bytes(leak.outstanding_bytes),
         units::counted(leak.outstanding_blocks, "block"),
         units::rate(leak.growth_bytes_per_s),
@@ -195,17 +200,25 @@ fn culprit(stack: &StackReport, width: usize, lead: &str) -> String {
     format!("{lead}{name} ({location})")
 }
 
+/// What stands before a figure.
+fn about(report: &Report) -> &'static str {
+    if report.is_estimate() { "~" } else { "" }
+}
+
 /// A small table.
 fn totals(report: &Report, style: Style) -> Vec<String> {
     let totals = report.totals;
     let mean = totals.outstanding_bytes() as f64 / report.trace.duration_s;
     let mean = match mean.is_finite() {
-        true => format!("  {} on average", units::rate(mean)),
+        true => format!("  {}{} on average", about(report), units::rate(mean)),
         false => String::new(),
     };
     let line = |what: &str, bytes: u64, blocks: u64, more: &str| {
-        let (bytes, blocks) = (units::bytes(bytes), units::counted(blocks, "block"));
-        names::shorten_middle(&format!("{what:<12}{bytes:>10} in {blocks}{more}"), style.width)
+        let about = about(report);
+        let bytes = format!("{about}{}", units::bytes(bytes));
+        let blocks = units::counted(blocks, "block");
+        let line = format!("{what:<12}{bytes:>10} in {about}{blocks}{more}");
+        names::shorten_middle(&line, style.width)
     };
     vec![
         line("outstanding", totals.outstanding_bytes(), totals.outstanding_blocks(), &mean),
@@ -236,22 +249,4 @@ fn not_shown(report: &Report, outstanding: &[&StackReport], top: usize) -> Optio
     }
     let rest = report.totals.outstanding_bytes().saturating_sub(sum(above));
     Some(format!("{count} {}.", units::bytes(rest)))
-}
-
-fn cost(cost: Cost, probes: &[ProbeInfo]) -> String {
-    let time = match cost.ns_per_hit {
-        Some(ns) => format!("{} ns each", units::count(ns.round() as u64)),
-        None => "time for each not measured".to_owned(),
-    };
-    let share = match cost.target_cpu_share {
-        Some(share) => format!("{} of the target's CPU time", units::percent(share)),
-        None => "share of the target's CPU time unknown".to_owned(),
-    };
-    let stepped = match probes.iter().filter(|probe| !probe.emulated).count() as u64 {
-        0 => String::new(),
-        n => {
-            format!("; {} single-stepped by the kernel, which is slow", units::counted(n, "probe"))
-        }
-    };
-    format!("{}, {time}, {share}{stepped}", units::counted(cost.probe_hits, "probe hit"))
 }

@@ -91,6 +91,35 @@ pub fn percent(share: f64) -> String {
     format!("{:.1} %", (share * 1e3 + 1e-9).floor() / 10.0)
 }
 
+/// A share of 0 to 1 that something costs, as a percentage: with two decimals below 1 %, where one
+/// would say too little.
+pub fn cost_share(share: f64) -> String {
+    let percentage = share * 100.0;
+    match share {
+        share if share.is_nan() => "? %".to_owned(),
+        share if share > 0.0 && percentage < 0.01 => "less than 0.01 %".to_owned(),
+        share if share > 0.0 && percentage < 0.995 => format!("{percentage:.2} %"),
+        _ if percentage > 1e6 => "over 1000000 %".to_owned(),
+        share if share < 1.0 && percentage >= 99.95 => "99.9 %".to_owned(),
+        _ => format!("{percentage:.1} %"),
+    }
+}
+
+/// A share of 0 to 1 as somebody would have typed it: `5 %`, `0.5 %`.
+pub fn budget(share: f64) -> String {
+    format!("{} %", (share * 1e6).round() / 1e4)
+}
+
+/// Bytes a second of something slow, by the hour: `2.0 MiB/h`; the fast by the second.
+pub fn leak_rate(bytes_per_s: f64) -> String {
+    const FAST: f64 = 102_400.0;
+    match bytes_per_s {
+        rate if !rate.is_finite() => "?/h".to_owned(),
+        rate if rate >= FAST => format!("{}/s", scaled(rate)),
+        rate => format!("{}/h", scaled(rate.max(0.0) * 3600.0)),
+    }
+}
+
 fn scaled(bytes: f64) -> String {
     if bytes < 1023.5 {
         return format!("{bytes:.0} B");
@@ -186,6 +215,41 @@ mod tests {
             (counted(1, "block").as_str(), counted(0, "block").as_str()),
             ("1 block", "0 blocks")
         );
+    }
+
+    #[test]
+    fn costs() {
+        let cases = [
+            (0.0, "0.0 %"),
+            (0.000_01, "less than 0.01 %"),
+            (0.004_31, "0.43 %"),
+            (0.0487, "4.9 %"),
+            (0.999_9, "99.9 %"),
+            (1.0, "100.0 %"),
+            (f64::NAN, "? %"),
+            (f64::INFINITY, "over 1000000 %"),
+        ];
+        for (share, text) in cases {
+            assert_eq!(cost_share(share), text);
+        }
+        let budgets = [(0.05, "5 %"), (0.005, "0.5 %"), (0.07, "7 %"), (1.0, "100 %")];
+        for (share, text) in budgets {
+            assert_eq!(budget(share), text);
+        }
+    }
+
+    #[test]
+    fn slow_leaks_are_told_by_the_hour() {
+        let cases = [
+            (2.0 * 1048576.0 / 3600.0, "2.0 MiB/h"),
+            (1048576.0, "1.0 MiB/s"),
+            (0.0, "0 B/h"),
+            (-1.0, "0 B/h"),
+            (f64::NAN, "?/h"),
+        ];
+        for (rate, text) in cases {
+            assert_eq!(leak_rate(rate), text);
+        }
     }
 
     #[test]

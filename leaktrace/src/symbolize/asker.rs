@@ -75,6 +75,15 @@ impl Asker {
         }
     }
 
+    /// The worker's process, if there is one.
+    pub(super) fn worker_pid(&self) -> Option<u32> {
+        match &self.backend {
+            Backend::Worker(client) => client.worker_pid(),
+            #[cfg(test)]
+            Backend::InProcess(_) => None,
+        }
+    }
+
     /// Asks; `what` is read, and its frames would have no `loss` without an answer.
     ///
     /// # Errors

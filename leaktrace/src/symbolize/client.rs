@@ -118,7 +118,6 @@ impl Client {
     }
 
     /// The worker's process id, if there is one.
-    #[cfg(test)]
     pub(super) fn worker_pid(&self) -> Option<u32> {
         self.worker.as_ref().map(|worker| worker.child.id())
     }

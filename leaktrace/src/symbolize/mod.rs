@@ -118,6 +118,11 @@ impl Symbolizer {
         self.asker.take_warnings()
     }
 
+    /// The process that reads files, if there is one.
+    pub fn worker(&self) -> Option<Pid> {
+        self.asker.worker_pid().and_then(Pid::new)
+    }
+
     /// Asks for the names of generated code: each time, because it changes.
     fn name_generated(
         &mut self,

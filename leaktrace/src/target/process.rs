@@ -1,5 +1,6 @@
 //! A process as /proc describes it: identity, kind, and what speaks against tracing it.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
 
@@ -84,12 +85,6 @@ impl Process {
     }
 }
 
-/// CPU time a process has used so far, in seconds; `None` when it is gone.
-pub fn cpu_seconds(pid: Pid, ticks_per_second: u64) -> Option<f64> {
-    let stat = Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?;
-    Some(stat.cpu_ticks as f64 / ticks_per_second.max(1) as f64)
-}
-
 /// When a process started, in clock ticks since boot; `None` when it is gone.
 pub fn start_time(pid: Pid) -> Option<u64> {
     Some(Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?.start_time)
@@ -135,13 +130,38 @@ fn strictest_seccomp(pid: Pid) -> u8 {
         .unwrap_or(0)
 }
 
-/// The ids of a process's threads.
-fn threads(pid: Pid) -> impl Iterator<Item = u32> {
+/// The processes that a process has forked and that live, those of any of its threads; none where
+/// the kernel does not say (without `CONFIG_PROC_CHILDREN`).
+pub fn children(pid: Pid) -> HashSet<u32> {
+    let of_thread = |thread| {
+        let file = format!("task/{thread}/children");
+        read_proc(pid, &file, "read the children").unwrap_or_default()
+    };
+    let mut children = HashSet::new();
+    for list in threads(pid).map(of_thread) {
+        children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    children
+}
+
+/// The threads of a process, 4,096 at the most; none when it is gone.
+pub fn threads(pid: Pid) -> impl Iterator<Item = u32> {
     fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
         .flatten()
         .take(MOST_THREADS)
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Bytes of memory of a process that no file backs, those swapped out included; `None` when it is
+/// gone.
+pub fn anonymous_memory(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = |name| {
+        let value = field(&status, name)?;
+        value.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some((kib("RssAnon")? + kib("VmSwap").unwrap_or(0)) * 1024)
 }
 
 /// A field of `/proc/PID/status`.
@@ -165,7 +185,6 @@ struct Stat {
     comm: String,
     state: char,
     flags: u64,
-    cpu_ticks: u64,
     start_time: u64,
 }
 
@@ -181,7 +200,6 @@ impl Stat {
             comm: comm.to_owned(),
             state: fields.first()?.chars().next()?,
             flags: number(9)?,
-            cpu_ticks: number(14)? + number(15)?,
             start_time: number(22)?,
         })
     }
@@ -215,7 +233,6 @@ mod tests {
         let stat = Stat::parse(&format!("42 (a) b) {tail}")).unwrap();
         assert_eq!(stat.comm, "a) b");
         assert_eq!((stat.state, stat.flags, stat.start_time), ('S', 4_194_304, 4711));
-        assert_eq!(stat.cpu_ticks, 11 + 12);
         assert_eq!(Stat::parse("42 (cut off"), None);
     }
 

@@ -190,7 +190,6 @@ impl<'a> Traced<'a> {
             cpu_s: cpus * own_s + spent_s,
             spent_s: hits as f64 * HIT_TAKEN_FOR_S,
             frees,
-            instructions: None,
         };
         self.now_s += wall_s;
         self.cpu_s += span.cpu_s;

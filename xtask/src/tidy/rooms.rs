@@ -48,7 +48,12 @@ const NO_INPUT: &str = "what it works on is handed to it, so that a test can say
 /// The most exact path decides.
 const GUARDS: &[Guard] = &[
     Guard { path: "aya::programs", rooms: &["probe"], why: "only probe attaches" },
-    Guard { path: "aya::maps", rooms: &["collect"], why: "only collect reads the kernel's maps" },
+    Guard {
+        path: "aya::maps",
+        rooms: &["collect", "probe"],
+        why: "only collect reads the kernel's maps, and probe hands them to programs",
+    },
+    Guard { path: "aya_obj", rooms: &["probe"], why: "only probe loads programs" },
     Guard { path: "aya", rooms: &["probe", "collect"], why: "they are the doors to the kernel" },
     Guard { path: "aya_log", rooms: &["collect"], why: "only collect reads the kernel half" },
     Guard {
@@ -60,6 +65,11 @@ const GUARDS: &[Guard] = &[
         path: "leaktrace_ebpf::records",
         rooms: &["cli", "collect", "probe", "target"],
         why: "kernel records end at the decoder",
+    },
+    Guard {
+        path: "leaktrace_ebpf::trial",
+        rooms: &["probe"],
+        why: "only probe tries what the kernel can do",
     },
     Guard {
         path: "leaktrace_ebpf::unwind",

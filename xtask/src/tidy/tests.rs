@@ -137,13 +137,10 @@ fn the_doors_to_the_kernel_are_guarded() {
         &[(1, "cli must not use aya::maps")],
     );
     check("leaktrace/src/collect/maps.rs", "use aya::programs::UProbe;", &[(1, "aya::programs")]);
-    check("leaktrace/src/probe/load.rs", "use aya::{maps as m, Ebpf};", &[(1, "aya::maps")]);
-    check(
-        "leaktrace/src/probe/load.rs",
-        "use aya as a;\ntype T = a::maps::Map;",
-        &[(2, "aya::maps")],
-    );
-    check("leaktrace/src/probe/load.rs", "use aya::*;", &[(1, "aya::maps")]);
+    let collect = "leaktrace/src/collect/maps.rs";
+    check(collect, "use aya::{programs as p, Ebpf};", &[(1, "aya::programs")]);
+    check(collect, "use aya as a;\ntype T = a::programs::UProbe;", &[(2, "aya::programs")]);
+    check(collect, "use aya::*;", &[(1, "aya::programs")]);
     check("leaktrace/src/target/elf.rs", "use aya::Ebpf;", &[(1, "doors to the kernel")]);
     check("xtask/src/bench.rs", "use aya::maps::RingBuf;", &[]);
 }

@@ -36,6 +36,7 @@ macro_rules! set {
 }
 
 pub(crate) mod rules;
+pub(crate) mod trail;
 pub(crate) mod window;
 
 use rules::Tables;
@@ -52,8 +53,9 @@ pub(crate) struct Walk {
     pc: u64,
     /// Its stack pointer.
     sp: u64,
-    /// Its frame pointer.
+    /// Its frame pointer, unless that is saved at `fp_at`, which is 0 if not: few rules ask for it.
     fp: u64,
+    fp_at: u64,
     /// Its rbx, unless that is saved at `bx_at`, which is 0 if not.
     bx: u64,
     bx_at: u64,
@@ -83,13 +85,18 @@ pub(crate) struct Start {
 /// Fills `thread.stack.frames`, `frame_count` and `ending`; returns the two hashes.
 #[inline(always)]
 pub(crate) fn walk(thread: &mut Thread, tables: &Tables, start: Start) -> (u64, u32) {
+    window::begin(&mut thread.window, start.sp);
+    if trail::is_unchanged(thread, tables, start) {
+        return trail::hashes(thread);
+    }
+    trail::begin(thread, tables, start);
     set!(thread.walk.hasher, StackHasher::new(tables.slot));
     set!(thread.walk.sp, start.sp);
     set!(thread.walk.fp, start.fp);
+    set!(thread.walk.fp_at, 0);
     set!(thread.walk.bx, start.bx);
     set!(thread.walk.bx_at, 0);
     set!(thread.walk.count, 0);
-    window::begin(&mut thread.window, start.sp);
     push(thread, start.ip, 0);
     set!(thread.walk.ending, GOES_ON);
     if globals::has_loop() {
@@ -120,11 +127,13 @@ pub(crate) fn walk(thread: &mut Thread, tables: &Tables, start: Start) -> (u64, 
     // The same frames that end for another reason are another stack.
     let mut hasher = get!(thread.walk.hasher);
     hasher.push(ending as u64);
-    hasher.finish()
+    let hashes = hasher.finish();
+    trail::end(thread, ending == ENDING_COMPLETE || ending == ENDING_DEPTH, hashes);
+    hashes
 }
 
 /// Each round of `bpf_loop` takes so many steps: a call of its callback costs a third of one.
-const STEPS_AT_ONCE: u32 = 8;
+const STEPS_AT_ONCE: u32 = 6;
 
 /// What [`step_of_loop`] works on.
 #[repr(C)]
@@ -164,7 +173,14 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
     let rule = Rule(rule);
     let kind = rule.kind();
     let sp = get!(thread.walk.sp);
-    let fp = get!(thread.walk.fp);
+    let mut fp = 0;
+    let asks_fp = kind == Kind::Fp as u64
+        || kind == Kind::Uncovered as u64
+        || kind == Kind::Silent as u64
+        || kind == Kind::FpDeref as u64;
+    if asks_fp && !frame_pointer(thread, &mut fp) {
+        return ENDING_LOST;
+    }
     let mut cfa = sp;
     // Where the caller's frame pointer is saved, or 0 if it is where it was.
     let mut fp_at = 0;
@@ -190,11 +206,14 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
     } else if kind == Kind::End as u64 {
         return ENDING_COMPLETE;
     } else if kind == Kind::Signal as u64 {
+        trail::give_up(thread);
         return leave_signal(thread, sp);
     } else if kind == Kind::FpDeref as u64 {
+        trail::give_up(thread);
         cfa = read_u64(fp.wrapping_add(rule.cfa() as u64)).wrapping_add(rule.third() as u64);
         fp_at = fp.wrapping_add(rule.fp() as u64);
     } else if kind == Kind::SpDeref as u64 {
+        trail::give_up(thread);
         cfa = read_u64(sp.wrapping_add(rule.cfa() as u64)).wrapping_add(rule.third() as u64);
         if rule.fp() != 0 {
             fp_at = cfa.wrapping_add(rule.fp() as u64);
@@ -205,6 +224,7 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
             cfa = cfa.wrapping_add(WORD);
         }
     } else if kind == Kind::Bx as u64 {
+        trail::give_up(thread);
         cfa = get!(thread.walk.bx);
         if get!(thread.walk.bx_at) != 0 {
             cfa = read_u64(get!(thread.walk.bx_at));
@@ -232,11 +252,27 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
         return ENDING_LOST;
     }
     let mut ip = window::word(&thread.window, return_at);
+    trail::note(thread, return_at, ip);
     if (ip as i64) < PAGE as i64 {
-        // A chain of frame pointers ends with both; zeros lie about everywhere.
-        let by_frame_pointer = fp_at == return_at - WORD && fp_at == fp;
-        if ip != 0 || (by_frame_pointer && window::word(&thread.window, fp_at) != 0) {
+        if ip != 0 {
             return ENDING_LOST;
+        }
+        // A chain of frame pointers ends with both; zeros lie about everywhere.
+        if fp_at != 0 && fp_at == return_at - WORD {
+            if !asks_fp {
+                trail::give_up(thread);
+                fp = get!(thread.walk.fp);
+                if get!(thread.walk.fp_at) != 0 {
+                    fp = read_u64(get!(thread.walk.fp_at));
+                }
+            }
+            if fp_at == fp {
+                let outermost = window::word(&thread.window, fp_at);
+                trail::note(thread, fp_at, outermost);
+                if outermost != 0 {
+                    return ENDING_LOST;
+                }
+            }
         }
         return ENDING_COMPLETE;
     }
@@ -247,19 +283,31 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
         }
     }
     if fp_at != 0 {
-        let mut caller_fp = 0;
-        if window::has(&thread.window, fp_at) {
-            caller_fp = window::word(&thread.window, fp_at);
-        } else if !try_read_u64(fp_at, &mut caller_fp) {
-            return ENDING_LOST;
-        }
-        set!(thread.walk.fp, caller_fp);
+        set!(thread.walk.fp_at, fp_at);
     }
     if bx_at != 0 {
         set!(thread.walk.bx_at, bx_at);
     }
     set!(thread.walk.sp, cfa);
     push(thread, ip, 0)
+}
+
+/// The present frame's frame pointer; false if it cannot be read.
+#[inline(always)]
+fn frame_pointer(thread: &mut Thread, fp: &mut u64) -> bool {
+    let at = get!(thread.walk.fp_at);
+    if at == 0 {
+        *fp = get!(thread.walk.fp);
+        trail::note_fp(thread);
+        return true;
+    }
+    if window::has(&thread.window, at) {
+        *fp = window::word(&thread.window, at);
+    } else if !try_read_u64(at, fp) {
+        return false;
+    }
+    trail::note(thread, at, *fp);
+    true
 }
 
 /// Goes on in the frame that a signal interrupted. The kernel has saved its registers in a
@@ -275,6 +323,7 @@ fn leave_signal(thread: &mut Thread, context: u64) -> u32 {
         return ENDING_LOST;
     }
     set!(thread.walk.fp, read_u64(context.wrapping_add(RBP)));
+    set!(thread.walk.fp_at, 0);
     set!(thread.walk.bx_at, context.wrapping_add(RBX));
     set!(thread.walk.sp, read_u64(context.wrapping_add(RSP)));
     push(thread, ip, FRAME_INTERRUPTED)

@@ -30,7 +30,7 @@ pub(crate) struct Tables {
     pub(crate) slot: u16,
     mappings: u32,
     /// Makes addresses of different targets, and of different generations of one, different.
-    salt: u64,
+    pub(super) salt: u64,
     remembered: *mut RememberedRules,
 }
 

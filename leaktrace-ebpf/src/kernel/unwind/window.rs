@@ -79,6 +79,19 @@ pub(crate) fn word(window: &Window, address: u64) -> u64 {
     window.words[index as usize]
 }
 
+/// Whether the window begins at `address`.
+#[inline(always)]
+pub(crate) fn begins_at(window: &Window, address: u64) -> bool {
+    get!(window.base) == address
+}
+
+/// The word so many bytes above the window's base, in which it lies.
+#[inline(always)]
+pub(crate) fn word_from_base(window: &Window, bytes: u64) -> u64 {
+    let index = opaque(bytes >> 3) & INDEX_MASK;
+    window.words[index as usize]
+}
+
 /// Copies `wanted` bytes of the stack, from the base on, and notes how many are valid.
 ///
 /// A copy that runs past the top of the stack faults and costs more than the rest of the walk,

@@ -22,16 +22,11 @@ pub struct Span {
     pub spent_s: f64,
     /// Frees that were seen in it.
     pub frees: u64,
-    /// Instructions that the target retired in user mode, where the machine counts them. Probes
-    /// run in the kernel, so this is its own work to the letter.
-    pub instructions: Option<f64>,
 }
 
 impl Span {
     /// Adds another stretch.
     pub fn add(&mut self, other: &Self) {
-        let both = self.instructions.zip(other.instructions);
-        self.instructions = both.map(|(a, b)| a + b);
         self.wall_s += other.wall_s;
         self.cpu_s += other.cpu_s;
         self.spent_s += other.spent_s;
@@ -104,18 +99,13 @@ impl HitCost {
     }
 }
 
-/// The weight of a window, and the target's own work in it (in seconds of CPU time, or in
-/// instructions).
+/// The weight of a window, and the target's own work in it, in seconds of CPU time.
 ///
 /// `drain` and `closed` are the gap after it. Work is CPU time without probes: what a target
 /// allocates goes by that, whether it computes without pause or serves requests.
 pub fn of_window(window: &Span, drain: &Span, closed: &Span, hit_cost: f64) -> (Weight, f64) {
     let mut gap = *closed;
     gap.add(drain);
-    let instructions = window.instructions.zip(gap.instructions).filter(|(own, _)| *own > 0.0);
-    if let Some((own, missed)) = instructions {
-        return (exactly(1.0 + missed / own), own);
-    }
     if window.cpu_s <= 0.0 {
         // It did nothing, or its CPU time is not known.
         let own = window.wall_s.max(1e-6);

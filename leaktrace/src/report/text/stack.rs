@@ -1,7 +1,7 @@
 //! One stack: what it holds, why it got its verdict, and its frames.
 
-use super::{Ink, inked, inked_lines};
-use crate::model::{Ending, Report, StackReport, VerdictKind};
+use super::{Ink, about, inked, inked_lines};
+use crate::model::{Ending, Interval, Report, StackReport, VerdictKind};
 use crate::report::{Style, names, units};
 
 /// Columns before a frame's name.
@@ -35,8 +35,10 @@ fn headline(report: &Report, stack: &StackReport, rank: usize) -> String {
         Some(age) => format!(", oldest {}", units::duration(age)),
         None => String::new(),
     };
+    let about = about(report);
+    let off = stack.interval.map_or(String::new(), |i| off_by(stack.outstanding_bytes, i));
     let mut line = format!(
-        "#{rank}  {} in {}, {}{age}: {}",
+        "#{rank}  {about}{}{off} in {about}{}, {about}{}{age}: {}",
         units::bytes(stack.outstanding_bytes),
         units::counted(stack.outstanding_blocks, "block"),
         units::rate(stack.growth_bytes_per_s),
@@ -48,6 +50,18 @@ fn headline(report: &Report, stack: &StackReport, rank: usize) -> String {
         line.push_str(&format!(", {}", names::target(target)));
     }
     line
+}
+
+/// How far off an estimate may be: ` \u{b1}1.0 MiB`, or where the truth lies when that is not about
+/// as far on both sides.
+fn off_by(bytes: u64, interval: Interval) -> String {
+    let Interval { low_bytes, high_bytes } = interval;
+    let (below, above) = (bytes.saturating_sub(low_bytes), high_bytes.saturating_sub(bytes));
+    let (less, more) = (below.min(above), below.max(above));
+    if bytes < low_bytes || bytes > high_bytes || less < more - more / 4 {
+        return format!(" ({} to {})", units::bytes(low_bytes), units::bytes(high_bytes));
+    }
+    format!(" \u{b1}{}", units::bytes(more))
 }
 
 /// So many frames of allocation plumbing are shown before all but the last are folded into one line.

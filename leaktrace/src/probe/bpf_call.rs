@@ -1,0 +1,216 @@
+//! The calls of bpf(2) that aya does not make: programs for uprobe multi links and sessions, and
+//! those links. Numbers and layouts are those of `include/uapi/linux/bpf.h`.
+
+#![expect(unsafe_code, reason = "bpf(2)")]
+
+use std::ffi::{CStr, c_long};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+const MAP_LOOKUP_ELEM: u32 = 1;
+const PROG_LOAD: u32 = 5;
+const BTF_LOAD: u32 = 18;
+const LINK_CREATE: u32 = 28;
+
+/// `BPF_PROG_TYPE_KPROBE`, which is that of uprobes, too.
+const PROGRAM_ON_PROBES: u32 = 2;
+
+/// `enum bpf_attach_type`: what a program for uprobes is loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub(super) enum AttachType {
+    /// `BPF_TRACE_UPROBE_MULTI`
+    Multi = 48,
+    /// `BPF_TRACE_UPROBE_SESSION`
+    Session = 57,
+}
+
+/// A program to load.
+pub(super) struct Program<'a> {
+    pub(super) name: &'a str,
+    pub(super) attach_type: AttachType,
+    /// Eight bytes each.
+    pub(super) instructions: &'a [aya_obj::generated::bpf_insn],
+    pub(super) license: &'a CStr,
+    pub(super) btf: BorrowedFd<'a>,
+    /// Of the functions, `struct bpf_func_info` each.
+    pub(super) functions: &'a [u8],
+    pub(super) function_count: usize,
+    pub(super) function_size: usize,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+}
+const _: () = assert!(size_of::<ProgLoad>() == 112);
+
+/// Loads a program; a `log` that is not empty gets what the verifier says.
+pub(super) fn load_program(program: &Program<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let mut attributes = ProgLoad {
+        prog_type: PROGRAM_ON_PROBES,
+        insn_cnt: program.instructions.len() as u32,
+        insns: program.instructions.as_ptr() as u64,
+        license: program.license.as_ptr() as u64,
+        expected_attach_type: program.attach_type as u32,
+        prog_btf_fd: program.btf.as_raw_fd().cast_unsigned(),
+        func_info: program.functions.as_ptr() as u64,
+        func_info_cnt: program.function_count as u32,
+        func_info_rec_size: program.function_size as u32,
+        ..ProgLoad::default()
+    };
+    // The last byte stays 0.
+    for (to, from) in attributes.prog_name.iter_mut().take(15).zip(program.name.bytes()) {
+        *to = from;
+    }
+    if !log.is_empty() {
+        attributes.log_level = 1;
+        attributes.log_size = log.len() as u32;
+        attributes.log_buf = log.as_mut_ptr() as u64;
+    }
+    // The verifier gives way to signals.
+    const TRIES: u32 = 10;
+    let mut result = Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    for _ in 0..TRIES {
+        // SAFETY: everything that the attributes point to outlives the call.
+        result = unsafe { call_for_fd(PROG_LOAD, &attributes) };
+        if !matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EAGAIN)) {
+            break;
+        }
+    }
+    result
+}
+
+#[repr(C)]
+struct BtfLoad {
+    btf: u64,
+    log_buf: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+    reserved: u32,
+}
+
+/// Loads type information.
+pub(super) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
+    let attributes = BtfLoad {
+        btf: btf.as_ptr() as u64,
+        log_buf: 0,
+        size: btf.len() as u32,
+        log_size: 0,
+        log_level: 0,
+        reserved: 0,
+    };
+    // SAFETY: what the attributes point to outlives the call.
+    unsafe { call_for_fd(BTF_LOAD, &attributes) }
+}
+
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    path: u64,
+    offsets: u64,
+    ref_ctr_offsets: u64,
+    cookies: u64,
+    cnt: u32,
+    multi_flags: u32,
+    pid: u32,
+    reserved: u32,
+}
+const _: () = assert!(size_of::<LinkCreate>() == 64);
+
+/// Puts a program on offsets of a file, each with its cookie, for one process.
+pub(super) fn link(
+    program: BorrowedFd<'_>,
+    attach_type: AttachType,
+    path: &CStr,
+    offsets: &[u64],
+    cookies: &[u64],
+    pid: u32,
+) -> io::Result<OwnedFd> {
+    let attributes = LinkCreate {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_fd: 0,
+        attach_type: attach_type as u32,
+        flags: 0,
+        path: path.as_ptr() as u64,
+        offsets: offsets.as_ptr() as u64,
+        ref_ctr_offsets: 0,
+        cookies: cookies.as_ptr() as u64,
+        cnt: offsets.len().min(cookies.len()) as u32,
+        multi_flags: 0,
+        pid,
+        reserved: 0,
+    };
+    // SAFETY: what the attributes point to outlives the call, and is as long as said.
+    unsafe { call_for_fd(LINK_CREATE, &attributes) }
+}
+
+#[repr(C)]
+struct MapLookup {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Reads a word of an array map.
+pub(super) fn read_array(map: BorrowedFd<'_>, index: u32) -> io::Result<u64> {
+    let mut value = 0_u64;
+    let attributes = MapLookup {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        reserved: 0,
+        key: &raw const index as u64,
+        value: &raw mut value as u64,
+        flags: 0,
+    };
+    // SAFETY: the map's keys are as long as `index`, its values as `value`; both outlive the call.
+    unsafe { call(MAP_LOOKUP_ELEM, &attributes) }?;
+    Ok(value)
+}
+
+/// # Safety
+///
+/// The attributes are the command's, and what they point to is as long as they say.
+unsafe fn call<T>(command: u32, attributes: &T) -> io::Result<c_long> {
+    // SAFETY: `attributes` is as long as said; the rest is the caller's promise.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// # Safety
+///
+/// As [`call`]; and the command's result is a new file descriptor.
+unsafe fn call_for_fd<T>(command: u32, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { call(command, attributes) }?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it, for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,85 @@
+//! A plan's probes, sorted by what one link can hold: one handler, in one file, for one purpose.
+
+use std::sync::Arc;
+
+use leaktrace_ebpf::cookie::{Cookie, Kind};
+
+use super::links::{Handler, Link, Point};
+use crate::model::Slot;
+use crate::target::{ObjectFile, Plan, PlannedProbe, Role};
+
+/// What probes are taken out and put back for, together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    Frees,
+    Allocations,
+    /// They free, too.
+    Reallocations,
+    Libraries,
+}
+
+/// Probes that one link can hold.
+pub(super) struct Seat {
+    pub(super) purpose: Purpose,
+    pub(super) handler: Handler,
+    /// Held open: the kernel finds the file by it.
+    pub(super) file: Arc<ObjectFile>,
+    pub(super) points: Vec<Point>,
+    /// What holds them; more than one where the kernel refused some, or has no multi links. None
+    /// while they are out.
+    pub(super) links: Vec<Link>,
+}
+
+/// A point of a seat to be, and what it is for.
+pub(super) struct Wish<'a> {
+    pub(super) purpose: Purpose,
+    pub(super) handler: Handler,
+    pub(super) probe: &'a PlannedProbe,
+    pub(super) point: Point,
+}
+
+/// What to place for a plan, in the order to place it in; what belongs into one seat is together.
+///
+/// Returns come before entries: a return without an entry is harmless, an entry without a return
+/// would leave its call open.
+pub(super) fn wishes(plan: &Plan, slot: Slot) -> Vec<Vec<Wish<'_>>> {
+    let returns_by_session = |probe: &PlannedProbe| {
+        plan.probes.iter().any(|other| {
+            other.function_index == probe.function_index
+                && other.role == Role::AllocReturn
+                && !other.on_return_instruction
+        })
+    };
+    let mut wishes = Vec::new();
+    for probe in &plan.probes {
+        let handler = match probe.role {
+            Role::Free => Handler::Free,
+            Role::AllocReturn if probe.on_return_instruction => Handler::AllocationExit,
+            // A return probe and its entry probe sit on one instruction.
+            Role::AllocReturn => Handler::Allocation,
+            Role::AllocEntry if returns_by_session(probe) => continue,
+            Role::AllocEntry => Handler::AllocationEntry,
+        };
+        let purpose = match probe.signature.kind {
+            Kind::Allocate => Purpose::Allocations,
+            Kind::Reallocate => Purpose::Reallocations,
+            Kind::Free => Purpose::Frees,
+        };
+        let stepped = !probe.emulated;
+        let cookie = Cookie::new(probe.signature, probe.function_index, slot.0, stepped).0;
+        let point = Point { file_offset: probe.file_offset, cookie };
+        wishes.push(Wish { purpose, handler, probe, point });
+    }
+    let seat = |wish: &Wish<'_>| (wish.handler, wish.purpose, Arc::as_ptr(&wish.probe.file));
+    wishes.sort_by_key(seat);
+    let mut seats: Vec<Vec<Wish<'_>>> = Vec::new();
+    for wish in wishes {
+        match seats.last_mut() {
+            Some(last) if last.first().is_some_and(|first| seat(first) == seat(&wish)) => {
+                last.push(wish);
+            }
+            _ => seats.push(vec![wish]),
+        }
+    }
+    seats
+}
