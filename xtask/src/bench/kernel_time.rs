@@ -12,8 +12,9 @@ use super::table::{Cell, Section, median};
 use super::target::Target;
 
 const COLUMNS: [&str; 3] = ["frames", "program", "ns/run"];
-/// As the kernel names them.
-const PROGRAMS: [&str; 3] = ["allocation_entr", "allocation_retu", "free_entry"];
+/// As the kernel names them. A session runs at the entry and at the return; kernels that have none
+/// get two programs for them.
+const PROGRAMS: [&str; 4] = ["allocation_sess", "allocation_entr", "allocation_retu", "free_entry"];
 
 pub(crate) fn measure(programs: &Programs, effort: Effort) -> Result<Section> {
     let mut section = Section::new("Of that, leaktrace's programs in the kernel", &COLUMNS);
@@ -33,7 +34,9 @@ pub(crate) fn measure(programs: &Programs, effort: Effort) -> Result<Section> {
         drop(stats);
         tracer.interrupt()?;
         for program in PROGRAMS {
-            let times = found.get(program).map_or(&[][..], Vec::as_slice);
+            let Some(times) = found.get(program).filter(|times| !times.is_empty()) else {
+                continue;
+            };
             section.row([
                 Cell::Number(f64::from(frames), 0),
                 Cell::text(program),
@@ -43,7 +46,8 @@ pub(crate) fn measure(programs: &Programs, effort: Effort) -> Result<Section> {
     }
     section.note(
         "The kernel's own accounting (`kernel.bpf_stats_enabled`), medians of batches; reading the \
-         clock for it adds about 30 ns to each run.",
+         clock for it adds about 30 ns to each run. `allocation_sess` runs twice for each allocation, at \
+         its entry and at its return; this is the mean of both.",
     );
     Ok(section)
 }

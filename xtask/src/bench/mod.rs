@@ -2,7 +2,10 @@
 //! nothing here fails because something took long.
 
 mod bpf_stats;
+mod budget;
 mod fdinfo;
+mod growth;
+mod handlers;
 mod kernel_time;
 mod killed;
 mod memory;
@@ -11,15 +14,19 @@ mod pairs;
 mod peers;
 mod process;
 mod programs;
+mod report;
 mod startup;
+mod steady;
 mod table;
 mod target;
+mod tracing;
 mod unwind_tables;
 mod walk;
+mod workloads;
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -30,7 +37,7 @@ use table::Section;
 /// Arguments of `bench`.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// Fewer rounds: a minute instead of several.
+    /// Fewer rounds: minutes instead of half an hour, and rougher numbers.
     #[arg(long)]
     quick: bool,
     /// Answer only this question; repeatable.
@@ -41,6 +48,10 @@ pub(crate) struct BenchArgs {
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Question {
+    /// How fast real workloads run, traced in each way and by other tools.
+    Workloads,
+    /// Whether `--max-overhead 5%` is kept, and leaks are still found.
+    Budget,
     /// What a malloc+free pair takes, untraced, with empty probes and traced.
     Pairs,
     /// How much of that is spent in leaktrace's BPF programs.
@@ -55,7 +66,11 @@ enum Question {
     Startup,
     /// leaktrace's own CPU time and memory.
     OwnUse,
-    /// Memory for each live block.
+    /// What the handlers add to empty probes with many live blocks, and leaktrace's CPU time.
+    Handlers,
+    /// How the cost grows with rate, frames, stacks and threads; as plots.
+    Growth,
+    /// Memory for each live block, and what becomes of the answer without room.
     Memory,
     /// The target's speed after leaktrace was killed.
     Killed,
@@ -72,10 +87,51 @@ struct Effort {
     kills: u32,
     /// Seconds for which its own use is watched.
     watched_s: f64,
+    /// How often each way to trace gets its turn on each workload.
+    turns: u32,
+    /// Seconds of such a turn.
+    spell_s: f64,
+    /// Types in the file that a compiler run compiles.
+    types: u32,
+    /// Seconds traced under the budget, and where there is a leak to be found.
+    budget_s: f64,
+    leak_s: f64,
+    /// Seconds for each point of a plot.
+    glimpse_s: f64,
+    /// Points of it that are left out after each.
+    points_skipped: usize,
+    /// How many numbers of live blocks are tried.
+    sizes: usize,
 }
 
-const QUICK: Effort = Effort { rounds: 2, batches: 30, kills: 5, watched_s: 2.0 };
-const THOROUGH: Effort = Effort { rounds: 5, batches: 50, kills: 20, watched_s: 10.0 };
+const QUICK: Effort = Effort {
+    rounds: 2,
+    batches: 30,
+    kills: 5,
+    watched_s: 2.0,
+    turns: 1,
+    spell_s: 1.0,
+    types: 1,
+    budget_s: 10.0,
+    leak_s: 20.0,
+    glimpse_s: 0.4,
+    points_skipped: 1,
+    sizes: 1,
+};
+const THOROUGH: Effort = Effort {
+    rounds: 5,
+    batches: 50,
+    kills: 20,
+    watched_s: 10.0,
+    turns: 3,
+    spell_s: 2.5,
+    types: 5,
+    budget_s: 24.0,
+    leak_s: 60.0,
+    glimpse_s: 1.0,
+    points_skipped: 0,
+    sizes: 2,
+};
 
 /// Answers the questions, and writes `target/bench/bench.md` and `bench.json`.
 pub(crate) fn main(args: &BenchArgs) -> Result<()> {
@@ -85,17 +141,32 @@ pub(crate) fn main(args: &BenchArgs) -> Result<()> {
     let programs = Programs::build()?;
     let host = host()?;
     println!("{host}\n");
-    let mut sections = Vec::new();
+    let (mut sections, mut unanswered) = (Vec::new(), Vec::new());
     for question in Question::value_variants().iter().filter(|question| asked(**question)) {
-        let section = answer(*question, &programs, effort)?;
-        println!("{}", section.markdown());
-        sections.push(section);
+        let name = question.to_possible_value().context("a question without a name")?;
+        eprintln!("xtask: {}", name.get_help().map(ToString::to_string).unwrap_or_default());
+        match answer(*question, &programs, effort) {
+            Ok(section) => {
+                println!("{}", section.markdown());
+                sections.push(section);
+                // What is known is not lost if the rest is not waited for.
+                write(&programs, &host, &sections)?;
+            }
+            Err(error) => {
+                eprintln!("xtask: {}: {error:#}", name.get_name());
+                unanswered.push(name.get_name().to_owned());
+            }
+        }
     }
-    write(&programs, &host, &sections)
+    println!("{}", programs.directory.display());
+    ensure!(unanswered.is_empty(), "not answered: {}", unanswered.join(", "));
+    Ok(())
 }
 
 fn answer(question: Question, programs: &Programs, effort: Effort) -> Result<Section> {
     match question {
+        Question::Workloads => workloads::measure(programs, effort),
+        Question::Budget => budget::measure(programs, effort),
         Question::Pairs => pairs::measure(programs, effort),
         Question::KernelTime => kernel_time::measure(programs, effort),
         Question::Walk => walk::measure(programs, effort),
@@ -103,7 +174,9 @@ fn answer(question: Question, programs: &Programs, effort: Effort) -> Result<Sec
         Question::Peers => peers::measure(programs, effort),
         Question::Startup => startup::measure(programs, effort),
         Question::OwnUse => own_use::measure(programs, effort),
-        Question::Memory => memory::measure(programs),
+        Question::Handlers => handlers::measure(programs, effort),
+        Question::Growth => growth::measure(programs, effort),
+        Question::Memory => memory::measure(programs, effort),
         Question::Killed => killed::measure(programs, effort),
     }
 }
@@ -125,7 +198,6 @@ fn write(programs: &Programs, host: &str, sections: &[Section]) -> Result<()> {
     for (name, content) in [("bench.md", markdown), ("bench.json", json + "\n")] {
         let path = programs.directory.join(name);
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{}", path.display());
     }
     Ok(())
 }

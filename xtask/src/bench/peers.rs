@@ -6,23 +6,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::Effort;
 use super::pairs::{SHORT, TRACED_BATCH, UNTRACED_BATCH, medians};
 use super::process::Process;
 use super::programs::Programs;
 use super::table::{Cell, Section};
 use super::target::{Pair, Target, run_pairs};
+use super::{Effort, tracing};
 use crate::packages;
 
 const COLUMNS: [&str; 4] = ["tool", "ns/pair", "CPU ns/pair", "to untraced"];
-const PACKAGES: [&str; 5] = ["bpftrace", "bpfcc-tools", "heaptrack", "valgrind", "bpftool"];
+const PACKAGES: [&str; 8] = [
+    "bpftrace",
+    "bpfcc-tools",
+    "heaptrack",
+    "valgrind",
+    "bpftool",
+    "redis-tools",
+    "python3",
+    "g++",
+];
 /// Pairs in the one run of a tool that runs the whole program.
 const WHOLE_RUN: u32 = 20_000;
 /// A pair this much slower than an untraced one shows that a tool's probes are in.
 const SLOWED_DOWN: f64 = 10.0;
 /// How long a tool may take to place its probes.
 const PATIENCE: Duration = Duration::from_secs(30);
-const LIBC: &str = "libc.so.6";
 
 /// What became of a tool.
 enum Outcome {
@@ -32,7 +40,7 @@ enum Outcome {
 
 /// Installs the tools.
 pub(crate) fn install() -> Result<()> {
-    packages::ensure(&PACKAGES, "what the benchmark compares leaktrace with")
+    packages::ensure(&PACKAGES, "what the benchmark traces, and compares leaktrace with")
 }
 
 pub(crate) fn measure(programs: &Programs, effort: Effort) -> Result<Section> {
@@ -96,7 +104,7 @@ fn run_once(
             Ok(found)
         }
         "bpftrace" => {
-            let script = bpftrace_script(&libc_of(&pid)?, &pid);
+            let script = tracing::script(&tracing::allocator_of(&pid)?, &pid);
             attached(
                 Command::new("bpftrace").args(["-p", &pid, "-e", &script]),
                 target,
@@ -115,24 +123,6 @@ fn run_once(
         }
         _ => whole_run(Command::new("valgrind").arg("--tool=memcheck").arg(&programs.pairs)),
     }
-}
-
-/// Where the target's C library lies.
-fn libc_of(pid: &str) -> Result<String> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
-    let line = maps.lines().find(|line| line.ends_with(LIBC));
-    let path = line.and_then(|line| line.split_whitespace().last());
-    path.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("the target maps no {LIBC}"))
-}
-
-fn bpftrace_script(libc: &str, pid: &str) -> String {
-    format!(
-        "uprobe:{libc}:malloc /pid == {pid}/ {{ @size[tid] = arg0; }}
-         uretprobe:{libc}:malloc /@size[tid]/ {{
-             @bytes[retval] = @size[tid]; @stack[retval] = ustack; delete(@size[tid]);
-         }}
-         uprobe:{libc}:free /@bytes[arg0]/ {{ delete(@bytes[arg0]); delete(@stack[arg0]); }}"
-    )
 }
 
 /// A tool that attaches to the running program. What it prints differs, so that its probes are in
@@ -162,7 +152,7 @@ fn attached(
 }
 
 /// The line that says why, of all that a tool printed.
-fn reason(said: &[String]) -> String {
+pub(super) fn reason(said: &[String]) -> String {
     let telling = |line: &&String| {
         let line = line.to_lowercase();
         ["unable", "cannot", "error", "failed"].iter().any(|word| line.contains(word))

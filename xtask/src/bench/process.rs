@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::workspace::run;
 
@@ -83,6 +83,12 @@ impl Process {
         writeln!(input, "{line}").with_context(|| format!("{} listens no more", self.what))
     }
 
+    /// Writes all of this to its standard input, and ends that.
+    pub(crate) fn feed(&mut self, text: &[u8]) -> Result<()> {
+        let mut input = self.input.take().context("its input is closed")?;
+        input.write_all(text).with_context(|| format!("{} listens no more", self.what))
+    }
+
     /// Ends its standard input, and waits for its end.
     pub(crate) fn close_and_wait(&mut self) -> Result<ExitStatus> {
         self.input = None;
@@ -112,9 +118,32 @@ impl Process {
         bail!("{} does not end", self.what)
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Waits for its end, and gives the CPU seconds that it took.
+    pub(crate) fn wait_and_account(&mut self) -> Result<f64> {
+        let deadline = Instant::now() + PATIENCE;
+        // What has ended but was not waited for still has its account.
+        while !self.stat()?.starts_with('Z') {
+            if Instant::now() > deadline {
+                bail!("{} does not end", self.what);
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        let seconds = self.cpu_seconds()?;
+        let status = self.wait()?;
+        ensure!(
+            status.success(),
+            "{} failed: {status}; it said:\n{}",
+            self.what,
+            self.said.join("\n")
+        );
+        Ok(seconds)
+    }
+
+    /// Ends it as Ctrl-C does, if it did not end by itself.
     pub(crate) fn interrupt(&mut self) -> Result<()> {
-        self.signal("INT")?;
+        if !self.has_ended()? {
+            self.signal("INT")?;
+        }
         self.wait()?;
         Ok(())
     }
@@ -138,10 +167,16 @@ impl Process {
         const UTIME: usize = 11;
         /// `USER_HZ`, the same on every architecture that leaktrace runs on.
         const TICKS_PER_SECOND: f64 = 100.0;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        let (_, fields) = stat.rsplit_once(')').context("a stat without a name")?;
-        let ticks = fields.split_whitespace().skip(UTIME).take(4);
+        let stat = self.stat()?;
+        let ticks = stat.split_whitespace().skip(UTIME).take(4);
         Ok(ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND)
+    }
+
+    /// The fields of `/proc/PID/stat` behind the command's name: first the state.
+    fn stat(&self) -> Result<String> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let (_, fields) = stat.rsplit_once(") ").context("a stat without a name")?;
+        Ok(fields.to_owned())
     }
 }
 

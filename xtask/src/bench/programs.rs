@@ -11,8 +11,13 @@ use anyhow::{Context, Result};
 
 use crate::workspace::{root, run};
 
-const SOURCES: [(&str, &str); 2] =
-    [("pairs", include_str!("programs/pairs.c")), ("blocks", include_str!("programs/blocks.c"))];
+const SOURCES: [(&str, &str); 4] = [
+    ("pairs", include_str!("programs/pairs.c")),
+    ("blocks", include_str!("programs/blocks.c")),
+    ("load", include_str!("programs/load.c")),
+    ("server", include_str!("programs/server.c")),
+];
+const PYTHON: &str = include_str!("programs/work.py");
 const FLAGS: [&str; 3] = ["-O2", "-fno-omit-frame-pointer", "-w"];
 
 /// Functions in the large library: as many as there are in a browser's or a compiler's.
@@ -50,6 +55,9 @@ pub(crate) struct Programs {
     pub(crate) leaktrace: PathBuf,
     pub(crate) pairs: PathBuf,
     pub(crate) blocks: PathBuf,
+    pub(crate) load: PathBuf,
+    pub(crate) server: PathBuf,
+    pub(crate) python: PathBuf,
 }
 
 impl Programs {
@@ -61,12 +69,17 @@ impl Programs {
         for (name, source) in SOURCES {
             let file = directory.join(format!("{name}.c"));
             fs::write(&file, source)?;
-            compile(&file, &directory.join(name), &[])?;
+            compile(&file, &directory.join(name), &["-pthread"])?;
         }
+        let python = directory.join("work.py");
+        fs::write(&python, PYTHON)?;
         Ok(Self {
             leaktrace: build_leaktrace()?,
             pairs: directory.join("pairs"),
             blocks: directory.join("blocks"),
+            load: directory.join("load"),
+            server: directory.join("server"),
+            python,
             directory,
         })
     }

@@ -28,10 +28,21 @@ impl Cell {
         Self::Text(text.into())
     }
 
+    /// A number of any size, with about three digits that count.
+    pub(crate) fn rounded(number: f64) -> Self {
+        let digits = 2.0 - number.abs().max(1e-9).log10().floor();
+        Self::Number(number, digits.clamp(0.0, 9.0) as usize)
+    }
+
     fn shown(&self) -> String {
         match self {
             Self::Text(text) => text.replace('|', "/"),
-            Self::Number(number, decimals) => format!("{number:.decimals$}"),
+            Self::Number(number, decimals) => {
+                let shown = format!("{number:.decimals$}");
+                // A little less than nothing is nothing.
+                let is_zero = shown.chars().all(|c| matches!(c, '-' | '0' | '.'));
+                shown.strip_prefix('-').filter(|_| is_zero).unwrap_or(&shown).to_owned()
+            }
             Self::Empty => String::new(),
         }
     }
@@ -115,4 +126,14 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// How far the middle half of the values spreads.
+pub(crate) fn quartile_range(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |quarters: usize| {
+        sorted.get((sorted.len().saturating_sub(1) * quarters + 2) / 4).copied().unwrap_or(0.0)
+    };
+    at(3) - at(1)
 }

@@ -12,11 +12,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::process::{BETWEEN_LOOKS, Process};
 use super::programs::{Programs, Unwinding};
+use super::tracing::{SETTLES_IN, Tracing};
 
 /// How long probes may take to go when whoever placed them is gone.
 const UNTIL_PROBES_ARE_GONE: Duration = Duration::from_secs(20);
-/// leaktrace measures the cost of probes on this host in its first second, beside the trace.
-const SETTLES_IN: Duration = Duration::from_millis(1200);
 
 /// A running `pairs`.
 pub(crate) struct Target {
@@ -107,14 +106,14 @@ impl Target {
 
     /// The same for whoever only knows its id.
     pub(crate) fn trace_pid(programs: &Programs, pid: u32, empty: bool) -> Result<Process> {
-        let command = if empty { "__empty-probes" } else { "attach" };
-        start_tracer(programs, command, &pid.to_string())
+        let tracing = if empty { Tracing::Empty } else { Tracing::Exact };
+        tracing.start(programs, &pid.to_string(), &[])
     }
 
     /// Starts one leaktrace on several, and waits until it does nothing else any more.
     pub(crate) fn trace_all_settled(programs: &Programs, pids: &[u32]) -> Result<Process> {
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
-        let tracer = start_tracer(programs, "attach", &pids.join(","))?;
+        let tracer = Tracing::Exact.start(programs, &pids.join(","), &[])?;
         thread::sleep(SETTLES_IN);
         Ok(tracer)
     }
@@ -125,12 +124,6 @@ impl Target {
         thread::sleep(SETTLES_IN);
         Ok(tracer)
     }
-}
-
-fn start_tracer(programs: &Programs, command: &str, pids: &str) -> Result<Process> {
-    let mut tracer = Process::start(Command::new(&programs.leaktrace).args([command, "-p", pids]))?;
-    tracer.wait_for_line("leaktrace: tracing")?;
-    Ok(tracer)
 }
 
 /// Has a process that runs `pairs` do so many, and gives the time of one.

@@ -12,13 +12,14 @@ use super::target::{Pair, Target};
 const COLUMNS: [&str; 6] = [
     "frames",
     "callers are found by",
-    "allocation_return, ns/run",
+    "allocation's programs, ns",
     "ns/frame",
     "ns/pair",
     "CPU ns/pair",
 ];
-/// What walks: the program at the return of an allocation, as the kernel names it.
-const WALKS: &str = "allocation_retu";
+/// What walks, as the kernel names it, and how often it runs for each allocation: a session at the
+/// entry and at the return, or the program at the return alone.
+const WALKS: [(&str, f64); 2] = [("allocation_sess", 2.0), ("allocation_retu", 1.0)];
 /// How much longer the walk by tables may take.
 const AIM: f64 = 2.0;
 
@@ -59,9 +60,12 @@ pub(crate) fn measure(programs: &Programs, effort: Effort) -> Result<Section> {
         for stack in &mut stacks {
             let before = stats.run_times()?;
             stack.target.run(TRACED_BATCH)?;
-            let (before, after) = (before.get(WALKS), stats.run_times()?);
-            let after = after.get(WALKS).context("the kernel accounts for no walk")?;
-            stack.runs.extend(after.each_since(before.copied().unwrap_or_default()));
+            let after = stats.run_times()?;
+            let walk = WALKS.iter().find_map(|(name, runs)| {
+                let before = before.get(*name).copied().unwrap_or_default();
+                Some(runs * after.get(*name)?.each_since(before)?)
+            });
+            stack.runs.push(walk.context("the kernel accounts for no walk")?);
         }
     }
     drop(stats);
