@@ -1,5 +1,6 @@
 //! A trace under way: what `attach`, `run` and `demo` have in common.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -279,8 +280,13 @@ impl Session {
         for target in self.targets.iter_mut().filter(|t| t.windowed.is_some()) {
             let ledger = &self.ledger;
             let is_own = |id: &StackId| ledger.frames(*id).is_some_and(|f| f.slot == target.slot);
-            let mut own = counted.stacks.clone();
-            own.retain(|id, _| alone || is_own(id));
+            let own = match alone {
+                true => Cow::Borrowed(&counted.stacks),
+                false => {
+                    let own = counted.stacks.iter().filter(|(id, _)| is_own(id));
+                    Cow::Owned(own.map(|(id, totals)| (*id, *totals)).collect())
+                }
+            };
             news |= target.follow_windows(&mut self.maps, &own, alone, last)?;
         }
         exact |= self.targets.iter().any(|target| !target.is_estimate());

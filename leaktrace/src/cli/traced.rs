@@ -157,11 +157,15 @@ impl Traced {
         if lock(&terms.kernel).links().kind == LinkKind::Multi {
             return;
         }
-        let module = self.process.exe.clone();
-        let function = "all functions".to_owned();
-        let known = self.failures.iter().any(|failure| failure.error == MAIN_THREAD_ENDED);
-        if !self.ended && !known && process::main_thread_ended(self.process.pid) {
-            let error = MAIN_THREAD_ENDED.to_owned();
+        if !self.ended && process::main_thread_ended(self.process.pid) {
+            self.all_failed(MAIN_THREAD_ENDED.to_owned());
+        }
+    }
+
+    /// Says, once, what befell all its probes.
+    fn all_failed(&mut self, error: String) {
+        if self.failures.iter().all(|failure| failure.error != error) {
+            let (function, module) = ("all functions".to_owned(), self.process.exe.clone());
             self.failures.push(ProbeFailure { function, module, error });
         }
     }
@@ -249,9 +253,7 @@ impl Traced {
             let back = attached.put_back(&mut lock(&terms.kernel));
             self.probes_in = Probes::Exact(attached);
             if let Err(error) = back {
-                let error = format!("not all of them could be put back: {error:#}");
-                let (function, module) = ("all functions".to_owned(), self.process.exe.clone());
-                self.failures.push(ProbeFailure { function, module, error });
+                self.all_failed(format!("not all of them could be put back: {error:#}"));
             }
         }
         if let Some(windowed) = self.windowed.take() {
@@ -294,12 +296,9 @@ impl Traced {
     pub fn check_governing(&mut self) {
         let Probes::Governed(governed) = &self.probes_in else { return };
         let Some(why) = governed.state().failure().map(str::to_owned) else { return };
-        let error = format!("{NOT_GOVERNED}: {why}");
         // A process that is gone is none to trace.
-        let known = self.failures.iter().any(|failure| failure.error == error);
-        if !self.ended && !known && !process::has_ended(self.process.pid) {
-            let (function, module) = ("all functions".to_owned(), self.process.exe.clone());
-            self.failures.push(ProbeFailure { function, module, error });
+        if !self.ended && !process::has_ended(self.process.pid) {
+            self.all_failed(format!("{NOT_GOVERNED}: {why}"));
         }
     }
 
