@@ -22,6 +22,12 @@ pub const HAS_OLD: u32 = 2;
 pub const INTERRUPTED: u32 = 4;
 /// Sampling leaves the new block out; the call is only open for the sake of the old one.
 pub const SAMPLED_OUT: u32 = 8;
+/// The call changes the size of its block where it lies, and returns that.
+pub const RESIZES: u32 = 16;
+/// The block that goes in is gone, even if the call fails.
+pub const FREES_ON_FAILURE: u32 = 32;
+/// Whatever is called inside it is part of it.
+pub const ENCLOSES: u32 = 64;
 
 /// A call that was entered.
 #[repr(C)]
@@ -39,7 +45,8 @@ pub struct OpenCall {
     pub old: Block,
     /// [`crate::cookie::Cookie::function_and_slot`].
     pub function: u32,
-    /// [`REALLOCATES`], [`HAS_OLD`], [`INTERRUPTED`], [`SAMPLED_OUT`].
+    /// [`REALLOCATES`], [`HAS_OLD`], [`INTERRUPTED`], [`SAMPLED_OUT`], [`RESIZES`],
+    /// [`FREES_ON_FAILURE`], [`ENCLOSES`].
     pub flags: u32,
     /// Where it returns to, 0 if not known. A return probe puts another address in its place on the
     /// stack.
@@ -136,8 +143,8 @@ impl OpenCalls {
         let top = self.top();
         if top.flags & INTERRUPTED != 0 {
             Place::Outermost
-        } else if top.sp == sp {
-            // A tail call out of the function on top.
+        } else if top.sp == sp || top.flags & ENCLOSES != 0 {
+            // A tail call out of the function on top, or anything inside one that encloses it.
             Place::Nested
         } else {
             Place::NestedIfCalledByAllocator
@@ -237,6 +244,16 @@ mod tests {
         assert!(enter(&mut open, REALLOC, 1000, false));
         assert!(!enter(&mut open, MALLOC, 1000, false));
         assert!(leave(&mut open, REALLOC, 1000));
+    }
+
+    #[test]
+    fn whatever_an_enclosing_call_allocates_is_its_own_but_not_what_a_signal_handler_does() {
+        let mut open = OpenCalls::default();
+        assert!(enter(&mut open, MALLOC, 1000, false));
+        open.top().flags |= ENCLOSES;
+        assert!(!enter(&mut open, REALLOC, 900, false));
+        open.top().flags |= INTERRUPTED;
+        assert!(enter(&mut open, REALLOC, 800, false));
     }
 
     #[test]

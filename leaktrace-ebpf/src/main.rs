@@ -1,7 +1,7 @@
 //! leaktrace's kernel half: the BPF programs that run at each allocation of a target.
 //!
 //! The way of an allocation: [`kernel::allocation`] notes the call at its entry and books it at
-//! its return; [`kernel::unwind`] walks the stack; [`kernel::store`] keeps blocks and totals in
+//! its return, [`kernel::free`] books frees; [`kernel::unwind`] walks the stack; [`kernel::store`] keeps blocks and totals in
 //! the maps of [`kernel::maps`]; frames of a stack not seen before go to userspace by the ring
 //! buffer. On a host target this is an empty program, so that the workspace builds as a whole.
 

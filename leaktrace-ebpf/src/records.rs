@@ -105,8 +105,8 @@ pub struct Target {
     /// Counts the windows in which it is traced, from 1: calls that were open in an earlier one
     /// are nobody's any more.
     pub window: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: one of its functions that free may call another, with the same block.
+    pub frees_nest: u32,
     /// Where the code of this target's allocators is mapped: start (inclusive), end (exclusive).
     pub ranges: [[u64; 2]; MAX_ALLOCATOR_RANGES],
 }

@@ -1,36 +1,34 @@
 //! The handlers on the allocation functions.
 //!
-//! At entry the arguments are noted, at return the new block is booked under its stack. A free is
-//! booked before it happens: afterwards another thread could already have been given the block.
+//! At entry the arguments are noted, at return the new block is booked under its stack.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext,
     bindings::pt_regs,
-    helpers::generated::{bpf_get_attach_cookie, bpf_get_prandom_u32},
+    helpers::generated::bpf_get_prandom_u32,
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use aya_log_ebpf::debug;
 use leaktrace_ebpf::{
-    calls::{HAS_OLD, MAX_OPEN_CALLS, OpenCall, Place, REALLOCATES, SAMPLED_OUT},
+    calls::{
+        ENCLOSES, FREES_ON_FAILURE, HAS_OLD, MAX_OPEN_CALLS, REALLOCATES, RESIZES, SAMPLED_OUT,
+    },
     cookie::{Cookie, NO_ARGUMENT},
     ledger,
-    records::{
-        Block, Counter, MAX_ALLOCATOR_RANGES, TARGET_DRAINING, TARGET_EXECED, TARGET_OPEN, Target,
-        block_key, first_born,
-    },
+    records::{Block, Counter, TARGET_DRAINING, block_key},
 };
 
 use crate::kernel::{
-    clock::{Timer, born_now},
+    clock::born_now,
     globals,
-    maps::{TARGETS, THREADS},
+    hits::{
+        abandon_top, hit, is_allocator_code, is_nested, leave_earlier_window, open_target, since,
+    },
+    maps::THREADS,
     registers::{RETURN_POPS, arch, read_u64},
     session,
-    store::{Maps, count, keep_stack, note_hit},
-    thread::Thread,
+    store::{Maps, count, keep_stack},
     unwind,
     verifier::opaque,
 };
@@ -132,12 +130,15 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     call.out = arch::argument(regs, cookie.out());
     call.pointer = pointer;
     call.function = cookie.function_and_slot();
+    if cookie.encloses() {
+        flags |= ENCLOSES;
+    }
     call.flags = flags;
     // Reading it takes as long as the rest of this handler, and only a walk through this call
     // will ask for it: from a signal handler.
     call.return_address = if thread_nests { arch::return_address(regs) } else { 0 };
     if cookie.reallocates() {
-        call.flags = flags | REALLOCATES;
+        call.flags = flags | reallocation_flags(cookie);
         if pointer != 0 {
             let key = block_key(cookie.slot(), pointer);
             ledger::reallocation_begins(&mut Maps::new(), key, since(target), call);
@@ -151,9 +152,24 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     session::AWAIT_RETURN
 }
 
+/// What its open call has to know of a function that reallocates.
+#[inline(always)]
+fn reallocation_flags(cookie: Cookie) -> u32 {
+    if cookie.resizes() {
+        REALLOCATES | RESIZES
+    } else if cookie.frees_on_failure() {
+        REALLOCATES | FREES_ON_FAILURE
+    } else {
+        REALLOCATES
+    }
+}
+
 /// How many bytes a call asks for.
 #[inline(always)]
 fn size_asked_for(regs: &pt_regs, cookie: Cookie) -> u64 {
+    if cookie.size() == NO_ARGUMENT {
+        return globals::fixed_size(cookie.fixed_size());
+    }
     let size = arch::argument(regs, cookie.size());
     if cookie.count() == NO_ARGUMENT {
         return size;
@@ -223,8 +239,11 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
             }
         }
     }
+    if call.flags & RESIZES != 0 {
+        pointer = if pointer >= call.size { call.pointer } else { 0 };
+    }
     if call.flags & REALLOCATES != 0 && call.pointer != 0 {
-        if pointer == 0 && call.size != 0 {
+        if pointer == 0 && call.size != 0 && call.flags & FREES_ON_FAILURE == 0 {
             let key = block_key(cookie.slot(), call.pointer);
             ledger::reallocation_fails(&mut Maps::new(), key, &call);
             count(Counter::FailedAllocs, 1);
@@ -261,158 +280,6 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     let block = Block { size: call.size, stack, born: born_now(thread, since) };
     ledger::allocated(&mut maps, block_key(slot, pointer), &block, since);
     0
-}
-
-/// Runs where a free begins.
-#[uprobe]
-pub(crate) fn free_entry(ctx: ProbeContext) -> u32 {
-    let (cookie, timer) = hit(&ctx, false);
-    frees(&ctx, cookie);
-    timer.stop();
-    0
-}
-
-/// Books a free.
-#[inline(always)]
-fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
-    // SAFETY: the context of a uprobe is the thread's registers.
-    let regs = unsafe { &*ctx.regs };
-    let pointer = arch::argument(regs, cookie.pointer());
-    if pointer == 0 {
-        return 0;
-    }
-    let Some(target) = open_target(cookie) else {
-        return 0;
-    };
-    // A block of the ledger is gone now, whoever frees it. To ask for the thread's open calls takes a
-    // third as long as all the rest, and only a free of another block may be part of one.
-    let key = block_key(cookie.slot(), pointer);
-    if ledger::freed_if_known(&mut Maps::new(), key, since(target)) {
-        return 0;
-    }
-    if let Some(thread) = THREADS.get_existing() {
-        leave_earlier_window(thread, target);
-        let sp = arch::stack_pointer(regs);
-        if thread.open.depth() != 0 {
-            if is_nested(ctx, thread, target, cookie, sp) {
-                count(Counter::NestedCalls, 1);
-            } else {
-                // A call that never returned may just have given the block back to the ledger.
-                ledger::freed(&mut Maps::new(), key, since(target));
-            }
-            return 0;
-        }
-    }
-    ledger::unknown_freed(&mut Maps::new());
-    0
-}
-
-/// Counts a hit; returns the probe's cookie, and what times it.
-#[inline(always)]
-fn hit<C: EbpfContext>(ctx: &C, returns: bool) -> (Cookie, Timer) {
-    // SAFETY: the context is the one this program was called with.
-    let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-    let hits_before = note_hit(cookie.slot(), cookie.stepped(), returns);
-    (cookie, Timer::of_hit(hits_before))
-}
-
-/// The target of a probe, if its events count now.
-#[inline(always)]
-fn open_target(cookie: Cookie) -> Option<&'static Target> {
-    let target = TARGETS.get(cookie.slot() as u32)?;
-    if target.state == TARGET_OPEN || target.state == TARGET_DRAINING {
-        return Some(target);
-    }
-    if target.state == TARGET_EXECED {
-        count(Counter::LostExec, 1);
-    }
-    None
-}
-
-/// Forgets calls that were open when an earlier window closed: their returns were not seen. What
-/// went into a reallocation then did not come out of it.
-#[inline(always)]
-fn leave_earlier_window(thread: &mut Thread, target: &Target) {
-    if thread.of_window == target.window {
-        return;
-    }
-    thread.of_window = target.window;
-    for _ in 0..MAX_OPEN_CALLS {
-        if thread.open.depth() == 0 {
-            break;
-        }
-        let call: OpenCall = *thread.open.top();
-        thread.open.pop();
-        ledger::reallocation_succeeds(&mut Maps::new(), &call);
-    }
-}
-
-/// The first birth of a block that counts.
-#[inline(always)]
-fn since(target: &Target) -> u32 {
-    first_born(target.since_ns, globals::start_ns())
-}
-
-/// Whether a call entered now belongs to one that is open; forgets those that never returned.
-#[inline(always)]
-fn is_nested(
-    ctx: &ProbeContext,
-    thread: &mut Thread,
-    target: &Target,
-    cookie: Cookie,
-    sp: u64,
-) -> bool {
-    for _ in 0..MAX_OPEN_CALLS {
-        if !thread.open.top_is_dead(sp, cookie.function_and_slot()) {
-            break;
-        }
-        if globals::verbose() {
-            debug!(ctx, "a call at stack pointer {:x} never returned", thread.open.top().sp);
-        }
-        abandon_top(thread, cookie.slot());
-    }
-    let place = thread.open.place(sp) as u32;
-    if place == Place::Nested as u32 {
-        return true;
-    }
-    if place == Place::Outermost as u32 {
-        return false;
-    }
-    // SAFETY: the context of a uprobe is the thread's registers.
-    let caller = arch::return_address(unsafe { &*ctx.regs });
-    let nested = is_allocator_code(target, caller);
-    if globals::verbose() {
-        debug!(ctx, "a call from {:x} inside an open call: nested = {}", caller, nested as u32);
-    }
-    nested
-}
-
-#[inline(always)]
-fn is_allocator_code(target: &Target, address: u64) -> bool {
-    // Returning early keeps the verifier's paths few: none remembers what an earlier range said.
-    let mut index = 0;
-    while index < MAX_ALLOCATOR_RANGES {
-        let [start, end] = target.ranges[index];
-        if (index as u32) >= target.range_count {
-            return false;
-        }
-        if address >= start && address < end {
-            return true;
-        }
-        index += 1;
-    }
-    false
-}
-
-/// Forgets the call on top, which will never return; a block that went into it lives on.
-#[inline(always)]
-fn abandon_top(thread: &mut Thread, slot: u16) {
-    let call: OpenCall = *thread.open.top();
-    thread.open.pop();
-    count(Counter::AbandonedCalls, 1);
-    if call.flags & HAS_OLD != 0 && (call.function >> 16) as u16 == slot {
-        ledger::reallocation_fails(&mut Maps::new(), block_key(slot, call.pointer), &call);
-    }
 }
 
 /// `a * b`, or the largest number when that overflows: the allocator refuses such a call.

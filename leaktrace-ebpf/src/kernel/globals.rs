@@ -4,7 +4,7 @@
 //! Each has `.rodata` to itself by `link_section`, or the compiler may merge it with an equal
 //! constant.
 
-use leaktrace_ebpf::sampling::Sampling;
+use leaktrace_ebpf::{cookie::FIXED_SIZES as FIXED_SIZE_COUNT, sampling::Sampling};
 
 /// 1: log what happens, by aya-log.
 #[unsafe(no_mangle)]
@@ -62,6 +62,12 @@ static SAMPLE_BYTES: u64 = 0;
 #[unsafe(link_section = ".rodata")]
 static SAMPLE_SCALE: u64 = 0;
 
+/// What blocks of functions count that are not told a size, in bytes; see
+/// [`leaktrace_ebpf::cookie::Signature::fixed_size`].
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static FIXED_SIZES: [u64; FIXED_SIZE_COUNT] = [0; FIXED_SIZE_COUNT];
+
 macro_rules! read {
     ($name:ident) => {
         // SAFETY: a static of plain data; volatile, since userspace patches it before loading.
@@ -108,4 +114,11 @@ pub(crate) fn size_is_traced(size: u64) -> bool {
 pub(crate) fn pid_namespace() -> Option<(u64, u64)> {
     let inode = read!(PID_NAMESPACE_INODE);
     if inode == 0 { None } else { Some((read!(PID_NAMESPACE_DEVICE), inode)) }
+}
+
+#[inline(always)]
+pub(crate) fn fixed_size(index: u8) -> u64 {
+    let index = usize::from(index) & (FIXED_SIZE_COUNT - 1);
+    // SAFETY: an element of a static of plain data; volatile, as all here.
+    unsafe { core::ptr::read_volatile((&raw const FIXED_SIZES).cast::<u64>().add(index)) }
 }

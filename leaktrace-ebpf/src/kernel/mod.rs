@@ -2,7 +2,9 @@
 
 pub(crate) mod allocation;
 pub(crate) mod clock;
+pub(crate) mod free;
 pub(crate) mod globals;
+pub(crate) mod hits;
 pub(crate) mod lifecycle;
 pub(crate) mod maps;
 pub(crate) mod registers;

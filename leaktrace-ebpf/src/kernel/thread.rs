@@ -15,6 +15,8 @@ pub(crate) struct Thread {
     pub(crate) nests: u32,
     /// The window of its target ([`leaktrace_ebpf::records::Target`]) that `open` is of.
     pub(crate) of_window: u32,
+    /// The block that it freed last, in a target whose frees nest; 0 for none.
+    pub(crate) last_freed: u64,
     /// When the time was last read, in ticks of the kernel's clock; and the time, as blocks tell it.
     pub(crate) tick: u64,
     /// See `tick`.

@@ -75,7 +75,7 @@ impl PracticeKernel {
         // Nobody reads the messages.
         let (mut maps, _messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;
         let unwinding = Unwinding::new(UnwindTables::take(kernel.ebpf())?);
-        maps.open_target(PRACTICE_SLOT, &[]).context("cannot open the practice target")?;
+        maps.open_target(PRACTICE_SLOT, &[], false).context("cannot open the practice target")?;
         Ok(Self { kernel, maps, unwinding })
     }
 

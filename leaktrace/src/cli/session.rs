@@ -83,6 +83,7 @@ impl Session {
             sample_bytes: args.sample_bytes(),
             start_ns: clock::monotonic_ns(),
             perf_links: args.perf_links,
+            ..Settings::default()
         };
         let mut kernel = Kernel::load(&settings)?;
         let (maps, messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;

@@ -39,6 +39,8 @@ pub struct Traced {
     /// It has called exec and its new address space has no probes yet.
     pub awaits_probes: bool,
     allocator_code: Vec<(Addr, Addr)>,
+    /// One of its functions that free may call another.
+    frees_nest: bool,
     probes_in: Probes,
     /// What windows say about it; `None` without a budget.
     pub windowed: Option<Windowed>,
@@ -118,6 +120,7 @@ impl Traced {
             ended: false,
             awaits_probes: false,
             allocator_code: Vec::new(),
+            frees_nest: false,
             probes_in: Probes::None,
             windowed,
             cpu_at_start_s: cpu_seconds(pid),
@@ -134,6 +137,7 @@ impl Traced {
         self.failures = attached.failures.clone();
         self.notes = plan.notes;
         self.allocator_code = plan.allocator_code;
+        self.frees_nest = plan.allocators.len() > 1;
         self.probes_in = Probes::Exact(attached);
     }
 
@@ -226,7 +230,7 @@ impl Traced {
     ) -> Result<()> {
         self.tell(maps, unwinding, true);
         self.cpu_at_start_s = cpu_seconds(self.process.pid);
-        maps.open_target(self.slot, &self.allocator_code)?;
+        maps.open_target(self.slot, &self.allocator_code, self.frees_nest)?;
         self.govern(maps, terms)
     }
 

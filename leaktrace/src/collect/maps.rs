@@ -78,12 +78,18 @@ impl KernelMaps {
         self.tables.terms
     }
 
-    /// Lets the events of a target count from now on.
+    /// Lets the events of a target count from now on. `frees_nest`: one of its functions that free
+    /// may call another.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn open_target(&mut self, slot: Slot, allocator_code: &[(Addr, Addr)]) -> Result<()> {
+    pub fn open_target(
+        &mut self,
+        slot: Slot,
+        allocator_code: &[(Addr, Addr)],
+        frees_nest: bool,
+    ) -> Result<()> {
         let mut ranges = [[0; 2]; MAX_ALLOCATOR_RANGES];
         for (range, (start, end)) in ranges.iter_mut().zip(allocator_code) {
             *range = [start.0, end.0];
@@ -97,7 +103,7 @@ impl KernelMaps {
                 state: TARGET_OPEN,
                 range_count,
                 window: self.window(slot).wrapping_add(1),
-                reserved: 0,
+                frees_nest: frees_nest.into(),
                 ranges,
             },
         )

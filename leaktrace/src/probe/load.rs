@@ -9,6 +9,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 use aya::programs::{ProgramError, ProgramType, RawTracePoint, UProbe};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
+use leaktrace_ebpf::cookie::FIXED_SIZES;
 use leaktrace_ebpf::records::Terms;
 use leaktrace_ebpf::sampling::Sampling;
 use leaktrace_ebpf::{blocks, stacks};
@@ -44,6 +45,8 @@ pub struct Settings {
     pub verbose: bool,
     /// Hold each probe by a perf event, whatever else the kernel has.
     pub perf_links: bool,
+    /// See [`leaktrace_ebpf::cookie::Signature::fixed_size`]; bytes.
+    pub fixed_sizes: [u64; FIXED_SIZES],
 }
 
 impl Settings {
@@ -64,6 +67,7 @@ impl Default for Settings {
             start_ns: 0,
             verbose: false,
             perf_links: false,
+            fixed_sizes: [0; FIXED_SIZES],
         }
     }
 }
@@ -112,6 +116,7 @@ impl Kernel {
             .override_global("BUCKETS", &buckets, true)
             .override_global("STACK_PLACES", &places, true)
             .override_global("START_NS", &settings.start_ns, true)
+            .override_global("FIXED_SIZES", &settings.fixed_sizes, true)
             .override_global("SAMPLE_BYTES", &sampling.bytes, true)
             .override_global("SAMPLE_SCALE", &sampling.scale, true)
             .map_max_entries("BLOCKS", buckets)

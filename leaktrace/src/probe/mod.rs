@@ -16,6 +16,7 @@ pub mod practice;
 mod practice_code;
 mod relinked;
 mod seats;
+mod tracefs;
 mod trial;
 
 pub use attach::{Attached, Group, TakenOut};

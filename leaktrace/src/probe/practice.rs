@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use leaktrace_ebpf::cookie::{Cookie, Kind, NO_ARGUMENT, Signature};
+use leaktrace_ebpf::cookie::{Cookie, Kind, Signature};
 
 use super::attach::attach_at;
 use super::links::{Handler, Link, Point};
@@ -122,20 +122,8 @@ impl Drop for Reaped {
     }
 }
 
-const ALLOCATES: Signature = Signature {
-    kind: Kind::Allocate,
-    size: 0,
-    count: NO_ARGUMENT,
-    pointer: NO_ARGUMENT,
-    out: NO_ARGUMENT,
-};
-const FREES: Signature = Signature {
-    kind: Kind::Free,
-    size: NO_ARGUMENT,
-    count: NO_ARGUMENT,
-    pointer: 0,
-    out: NO_ARGUMENT,
-};
+const ALLOCATES: Signature = Signature::of(Kind::Allocate).size(0);
+const FREES: Signature = Signature::of(Kind::Free).pointer(0);
 
 /// Measures what probes cost here.
 ///

@@ -62,7 +62,7 @@ pub(super) fn wishes(plan: &Plan, slot: Slot) -> Vec<Vec<Wish<'_>>> {
         };
         let purpose = match probe.signature.kind {
             Kind::Allocate => Purpose::Allocations,
-            Kind::Reallocate => Purpose::Reallocations,
+            Kind::Reallocate | Kind::Resize | Kind::ReallocateOrFree => Purpose::Reallocations,
             Kind::Free => Purpose::Frees,
         };
         let stepped = !probe.emulated;

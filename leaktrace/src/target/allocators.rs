@@ -1,6 +1,6 @@
 //! The catalogue of allocation functions: which names, called how.
 
-use leaktrace_ebpf::cookie::{Kind, NO_ARGUMENT, Signature};
+use leaktrace_ebpf::cookie::{Kind, Signature};
 
 /// An allocation function.
 #[derive(Clone, Copy, Debug)]
@@ -18,15 +18,11 @@ pub struct Entry {
     pub throws: bool,
 }
 
-const fn signature(kind: Kind, size: u8, count: u8, pointer: u8, out: u8) -> Signature {
-    Signature { kind, size, count, pointer, out }
-}
-
 const fn allocates(size: u8) -> Signature {
-    signature(Kind::Allocate, size, NO_ARGUMENT, NO_ARGUMENT, NO_ARGUMENT)
+    Signature::of(Kind::Allocate).size(size)
 }
 
-const FREES: Signature = signature(Kind::Free, NO_ARGUMENT, NO_ARGUMENT, 0, NO_ARGUMENT);
+const FREES: Signature = Signature::of(Kind::Free).pointer(0);
 
 const fn function(name: &'static str, signature: Signature) -> Entry {
     Entry { name, signature, operator: false, wraps: false, throws: false }
@@ -50,10 +46,10 @@ const fn wrapper(name: &'static str, signature: Signature) -> Entry {
 /// the Itanium C++ ABI for 64-bit machines, whose `std::size_t` is `m`.
 pub const CATALOGUE: &[Entry] = &[
     function("malloc", allocates(0)),
-    function("calloc", signature(Kind::Allocate, 0, 1, NO_ARGUMENT, NO_ARGUMENT)),
-    function("realloc", signature(Kind::Reallocate, 1, NO_ARGUMENT, 0, NO_ARGUMENT)),
-    wrapper("reallocarray", signature(Kind::Reallocate, 1, 2, 0, NO_ARGUMENT)),
-    function("posix_memalign", signature(Kind::Allocate, 2, NO_ARGUMENT, NO_ARGUMENT, 0)),
+    function("calloc", allocates(0).count(1)),
+    function("realloc", Signature::of(Kind::Reallocate).size(1).pointer(0)),
+    wrapper("reallocarray", Signature::of(Kind::Reallocate).size(1).count(2).pointer(0)),
+    function("posix_memalign", allocates(2).out(0)),
     function("aligned_alloc", allocates(1)),
     function("memalign", allocates(1)),
     function("valloc", allocates(0)),

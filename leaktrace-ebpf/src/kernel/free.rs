@@ -1,0 +1,73 @@
+//! The handlers on the functions that free.
+//!
+//! A free is booked before it happens: afterwards another thread could already have been given the
+//! block.
+
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use leaktrace_ebpf::{
+    cookie::Cookie,
+    ledger,
+    records::{Counter, block_key},
+};
+
+use crate::kernel::{
+    hits::{hit, is_nested, leave_earlier_window, open_target, since},
+    maps::THREADS,
+    registers::arch,
+    store::{Maps, count},
+};
+
+/// Runs where a free begins.
+#[uprobe]
+pub(crate) fn free_entry(ctx: ProbeContext) -> u32 {
+    let (cookie, timer) = hit(&ctx, false);
+    frees(&ctx, cookie);
+    timer.stop();
+    0
+}
+
+/// Books a free.
+#[inline(always)]
+fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
+    // SAFETY: the context of a uprobe is the thread's registers.
+    let regs = unsafe { &*ctx.regs };
+    let pointer = arch::argument(regs, cookie.pointer());
+    if pointer == 0 {
+        return 0;
+    }
+    let Some(target) = open_target(cookie) else {
+        return 0;
+    };
+    // A block of the ledger is gone now, whoever frees it. To ask for the thread's open calls takes a
+    // third as long as all the rest, and only a free of another block may be part of one.
+    let key = block_key(cookie.slot(), pointer);
+    if ledger::freed_if_known(&mut Maps::new(), key, since(target)) {
+        if target.frees_nest != 0
+            && let Some(thread) = THREADS.get_or_create()
+        {
+            thread.last_freed = pointer;
+        }
+        return 0;
+    }
+    if let Some(thread) = THREADS.get_existing() {
+        leave_earlier_window(thread, target);
+        if target.frees_nest != 0 && thread.last_freed == pointer {
+            // A wrapper, or an interposed library, passes on what it was given.
+            thread.last_freed = 0;
+            count(Counter::NestedCalls, 1);
+            return 0;
+        }
+        let sp = arch::stack_pointer(regs);
+        if thread.open.depth() != 0 {
+            if is_nested(ctx, thread, target, cookie, sp) {
+                count(Counter::NestedCalls, 1);
+            } else {
+                // A call that never returned may just have given the block back to the ledger.
+                ledger::freed(&mut Maps::new(), key, since(target));
+            }
+            return 0;
+        }
+    }
+    ledger::unknown_freed(&mut Maps::new());
+    0
+}
