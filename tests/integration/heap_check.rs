@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use leaktrace::model::{Addr, Pid};
 use leaktrace::target::heap::{ForeignMemory, HeapCheck, Judged, Verdict};
-use leaktrace::target::{Image, Plan};
+use leaktrace::target::{Image, Plan, PlanOptions};
 
 use crate::processes::{Target, need_root};
 use crate::programs::program;
@@ -48,7 +48,7 @@ impl Blocks {
         assert!(blocks.is_sorted_by(|a, b| a.0 < b.0));
         let pid = Pid::new(target.pid()).unwrap();
         let image = Image::capture(pid).unwrap();
-        let plan = Plan::make(&image, "", None).unwrap();
+        let plan = Plan::make(&image, "", &PlanOptions::default()).unwrap();
         let check = HeapCheck::new(&image, &plan);
         assert!(check.knows_the_allocator());
         let memory = ForeignMemory::open(pid).unwrap();

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use super::values::{SampleSize, Share, percent, positive_time, sample_size, size, time};
 use crate::analyse::SortKey;
 use crate::model::Pid;
+use crate::target::PlanOptions;
 
 /// Names the code path that leaks memory in a live process.
 #[derive(Debug, Parser)]
@@ -187,6 +188,11 @@ impl TraceArgs {
     /// What tracing may cost the target; `None` without a budget.
     pub fn budget(&self) -> Option<Share> {
         (!self.exact).then(|| self.max_overhead.unwrap_or(Share::DEFAULT_BUDGET))
+    }
+
+    /// What to probe.
+    pub fn plan_options(&self) -> PlanOptions {
+        PlanOptions { only: self.obj.clone() }
     }
 
     /// Mean bytes between samples: a power of two, or 0 for every allocation.

@@ -62,7 +62,7 @@ fn dry_run(args: &AttachArgs, pids: &[Pid]) -> Result<u8> {
     for pid in pids {
         let process = Process::open(*pid)?;
         let image = Image::capture(*pid)?;
-        let plan = Plan::make(&image, &process.exe, args.trace.obj.as_deref())?;
+        let plan = Plan::make(&image, &process.exe, &args.trace.plan_options())?;
         let target = crate::model::Target {
             pid: *pid,
             comm: process.comm.clone(),

@@ -16,7 +16,7 @@ use crate::probe::features::{self, Check};
 use crate::probe::links::{Choice, LinkKind};
 use crate::probe::{Kernel, Settings};
 use crate::report;
-use crate::target::{Image, Plan, Process, unwind};
+use crate::target::{Image, Plan, PlanOptions, Process, unwind};
 
 /// Prints a line for each thing that matters. Returns the exit code: 0 when tracing is possible.
 ///
@@ -161,7 +161,7 @@ fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
     let mut checks = vec![fine("process", format!("{pid} {} ({})", process.comm, process.exe))];
     let image = Image::capture(pid);
     checks.extend(image.as_ref().ok().map(check_stacks));
-    match image.and_then(|image| Plan::make(&image, &process.exe, None)) {
+    match image.and_then(|image| Plan::make(&image, &process.exe, &PlanOptions::default())) {
         Ok(plan) => {
             checks.push(fine("allocators", plan.allocators.join(", ")));
             let stepped: Vec<&str> =

@@ -13,7 +13,7 @@ use super::args::EmptyProbesArgs;
 use super::attach::runtime;
 use super::calibration::PracticeKernel;
 use crate::probe::{Attached, Group};
-use crate::target::{Image, Plan, Process};
+use crate::target::{Image, Plan, PlanOptions, Process};
 
 /// Attaches, and waits for a signal or the end of standard input. Returns the exit code.
 ///
@@ -24,7 +24,7 @@ pub fn main(args: &EmptyProbesArgs) -> Result<u8> {
     let process = Process::open(args.pid)?;
     let PracticeKernel { mut kernel, .. } = PracticeKernel::load(args.perf_links)?;
     let image = Image::capture(args.pid)?;
-    let plan = Plan::make(&image, &process.exe, None)?;
+    let plan = Plan::make(&image, &process.exe, &PlanOptions::default())?;
     runtime()?.block_on(async {
         let catch = |kind| signal(kind).context("cannot catch signals");
         let mut interrupt = catch(SignalKind::interrupt())?;

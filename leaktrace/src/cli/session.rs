@@ -98,7 +98,7 @@ impl Session {
             kernel: Arc::new(Mutex::new(kernel)),
             hit_cost: Arc::clone(&hit_cost),
             budget: args.budget().map(Share::get),
-            only: args.obj.clone(),
+            plan: args.plan_options(),
         };
         Ok(Self {
             args: args.clone(),

@@ -18,7 +18,7 @@ use crate::collect::{KernelMaps, Live, clock};
 use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals};
 use crate::probe::links::LinkKind;
 use crate::probe::{Attached, Kernel};
-use crate::target::{Image, Plan, Process, TargetError, loader, process};
+use crate::target::{Image, Plan, PlanOptions, Process, TargetError, loader, process};
 
 /// A process under trace.
 pub struct Traced {
@@ -66,8 +66,8 @@ pub struct Terms {
     pub hit_cost: Arc<HitCost>,
     /// The most that they may slow a target down: 0.05 for 5 %.
     pub budget: Option<f64>,
-    /// Only files whose path ends with this are probed (`-O`).
-    pub only: Option<String>,
+    /// What the user wants probed.
+    pub plan: PlanOptions,
 }
 
 /// How often a new address space is looked at, until its allocator is mapped, before the trace
@@ -103,7 +103,7 @@ impl Traced {
             return Err(TargetError::Gone { pid }.into());
         }
         let mut space = AddressSpace::new(Image::capture(pid)?, unwinding);
-        let plan = Plan::make(&space.image, &process.exe, terms.only.as_deref())?;
+        let plan = Plan::make(&space.image, &process.exe, &terms.plan)?;
         // All that takes long comes first: from the moment that the probes are in, they cost.
         if let Err(error) = space.tell(slot, unwinding, maps, true) {
             unwinding.say(format!("the stacks of process {pid} may be cut: {error:#}"));
@@ -195,7 +195,7 @@ impl Traced {
                 return Err(TargetError::Gone { pid }.into());
             }
             let image = Image::capture(pid)?;
-            match Plan::make(&image, &process.exe, terms.only.as_deref()) {
+            match Plan::make(&image, &process.exe, &terms.plan) {
                 Ok(plan) => {
                     let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot)?;
                     self.process = process;

@@ -25,7 +25,7 @@ pub use error::TargetError;
 pub use image::{Image, Located};
 pub use loader::LoaderHook;
 pub use object_file::ObjectFile;
-pub use plan::{Plan, PlannedProbe};
+pub use plan::{Plan, PlanOptions, PlannedProbe};
 pub use process::Process;
 pub use sites::Role;
 pub use unwind::{UnwindError, UnwindFile};

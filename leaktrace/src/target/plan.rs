@@ -21,6 +21,13 @@ use crate::model::{Addr, ProbeFailure, ProbeInfo};
 #[cfg(test)]
 mod tests;
 
+/// What the user wants probed.
+#[derive(Clone, Debug, Default)]
+pub struct PlanOptions {
+    /// Only files whose path ends with this (`-O`).
+    pub only: Option<String>,
+}
+
 /// A probe to place.
 #[derive(Clone, Debug)]
 pub struct PlannedProbe {
@@ -84,12 +91,11 @@ pub struct Plan {
 impl Plan {
     /// Plans the probes for an address space.
     ///
-    /// `only` restricts it to files whose path ends with it (`-O`).
-    ///
     /// # Errors
     ///
     /// [`TargetError::NoAllocator`] when there is nothing to probe.
-    pub fn make(image: &Image, exe: &str, only: Option<&str>) -> Result<Self, TargetError> {
+    pub fn make(image: &Image, exe: &str, options: &PlanOptions) -> Result<Self, TargetError> {
+        let only = options.only.as_deref();
         let budget = Budget::for_plan();
         let loader_hook = LoaderHook::find(image, &budget);
         let mut plan = Self { loader_hook, ..Self::default() };

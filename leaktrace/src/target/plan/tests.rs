@@ -37,14 +37,15 @@ fn a_throw_in_a_cold_part_is_no_way_out() {
 fn files_that_could_not_be_opened_make_a_trace_incomplete() {
     let own = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
     let image = own.with_all_but_one_unopened("/libc.so.6");
-    let plan = Plan::make(&image, "exe", None).unwrap();
+    let plan = Plan::make(&image, "exe", &PlanOptions::default()).unwrap();
     let failure = plan.failures.first().unwrap();
     assert_eq!(failure.function, "all functions");
     assert_eq!(failure.module, format!("{} mapped files", image.unopened()));
-    assert_eq!(Plan::make(&image, "exe", Some("/libc.so.6")).unwrap().failures, []);
+    let only_libc = PlanOptions { only: Some("/libc.so.6".to_owned()) };
+    assert_eq!(Plan::make(&image, "exe", &only_libc).unwrap().failures, []);
 
     let image = own.with_all_but_one_unopened("[none]");
-    let error = Plan::make(&image, "exe", None).unwrap_err().to_string();
+    let error = Plan::make(&image, "exe", &PlanOptions::default()).unwrap_err().to_string();
     assert!(error.contains("could not be opened") && error.contains("ulimit -n"), "{error}");
 }
 
