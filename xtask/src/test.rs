@@ -14,7 +14,7 @@ use crate::workspace::{root, run};
 use crate::{ebpf, packages, tidy};
 
 /// What a test starts or compiles against, and the Debian package that has it.
-const NEEDS: [(&str, &str); 18] = [
+const NEEDS: [(&str, &str); 21] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("/usr/include/stdio.h", "libc6-dev"),
@@ -33,6 +33,9 @@ const NEEDS: [(&str, &str); 18] = [
     ("readelf", "binutils"),
     ("unshare", "util-linux"),
     ("xz", "xz-utils"),
+    ("/usr/include/jemalloc/jemalloc.h", "libjemalloc-dev"),
+    ("/usr/include/gperftools/tcmalloc.h", "libgoogle-perftools-dev"),
+    ("/usr/include/mimalloc.h", "libmimalloc-dev"),
 ];
 
 /// The libraries of Debian's nginx.

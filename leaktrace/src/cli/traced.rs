@@ -137,7 +137,7 @@ impl Traced {
         self.failures = attached.failures.clone();
         self.notes = plan.notes;
         self.allocator_code = plan.allocator_code;
-        self.frees_nest = plan.allocators.len() > 1;
+        self.frees_nest = plan.frees_nest;
         self.probes_in = Probes::Exact(attached);
     }
 

@@ -128,7 +128,8 @@ struct Probe<'a> {
     module: &'a str,
     /// From the start of the file.
     offset: u64,
-    function_offset: u64,
+    /// Below 0 where the function goes on in front of itself.
+    function_offset: i64,
     role: &'static str,
     instruction: &'a str,
     emulated: bool,
@@ -140,7 +141,7 @@ impl<'a> From<&'a model::ProbeInfo> for Probe<'a> {
             function: &probe.function,
             module: &probe.module,
             offset: probe.file_offset,
-            function_offset: probe.function_offset,
+            function_offset: probe.function_offset.cast_signed(),
             role: probe.role,
             instruction: &probe.instruction,
             emulated: probe.emulated,

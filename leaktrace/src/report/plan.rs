@@ -176,11 +176,17 @@ pub fn write_json(planned: &Planned<'_>, out: &mut dyn Write) -> io::Result<()> 
     json::write_plan(planned, out)
 }
 
+/// Where in a function; what it jumps to may lie in front of it.
+fn within(offset: u64) -> String {
+    let sign = if offset.cast_signed() < 0 { '-' } else { '+' };
+    format!("{sign}{:#x}", offset.cast_signed().unsigned_abs())
+}
+
 fn row(probe: &ProbeInfo) -> [String; 7] {
     [
         names::shorten_function(&printable(&probe.function), 18),
         names::shorten_middle(&printable(names::file_name(&probe.module)), 16),
-        format!("+{:#x}", probe.function_offset),
+        within(probe.function_offset),
         format!("{:#x}", probe.file_offset),
         probe.role.to_owned(),
         names::shorten_middle(&printable(&probe.instruction), 14),

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod process;
 mod route;
 mod sites;
+mod tails;
 #[cfg(test)]
 mod test_programs;
 pub mod unwind;

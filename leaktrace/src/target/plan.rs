@@ -1,25 +1,32 @@
 //! The probe plan: where in which file a probe will sit, and what it will cost. A value: making
 //! it attaches nothing.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use leaktrace_ebpf::cookie::Signature;
+use leaktrace_ebpf::cookie::{FUNCTION_BITS, Signature};
 use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
 
-use super::allocators::{self, Entry};
+use super::allocators;
 use super::budget::Budget;
-use super::elf::{Elf, ElfError, Function};
+use super::elf::{Elf, ElfError};
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
 use super::loader::LoaderHook;
 use super::object_file::ObjectFile;
-use super::route::Route;
 use super::sites::{Role, sites};
+use super::tails::Bounds;
 use crate::model::{Addr, ProbeFailure, ProbeInfo};
 
+pub(super) mod defined;
 #[cfg(test)]
 mod tests;
+
+use defined::{Chosen, Defined};
+
+/// Functions of one target are told apart by so many numbers.
+const MOST_FUNCTIONS: usize = 1 << FUNCTION_BITS;
+/// And implementations by so many; the last stands for all beyond.
+const MOST_IMPLEMENTATIONS: u8 = 1 << (u16::BITS - FUNCTION_BITS);
 
 /// What the user wants probed.
 #[derive(Clone, Debug, Default)]
@@ -33,15 +40,18 @@ pub struct PlanOptions {
 pub struct PlannedProbe {
     /// The function, as people write it.
     pub function: String,
-    /// Tells the functions of a plan apart.
+    /// Tells the functions of a plan apart; the implementation is in its upper bits, as cookies
+    /// have it.
     pub function_index: u16,
+    /// Whose implementation it is: a number within the plan.
+    pub implementation: u8,
     /// How it is called.
     pub signature: Signature,
     /// The file.
     pub file: Arc<ObjectFile>,
     /// Where in the file, in bytes.
     pub file_offset: u64,
-    /// Where in the function, in bytes.
+    /// Where in the function, in bytes; wraps around where that goes on in front of itself.
     pub function_offset: u64,
     /// What it is for.
     pub role: Role,
@@ -77,6 +87,8 @@ pub struct Plan {
     pub allocator_code: Vec<(Addr, Addr)>,
     /// The files that implement an allocator.
     pub allocators: Vec<String>,
+    /// A function that takes blocks may pass them on to another that is probed.
+    pub frees_nest: bool,
     /// Functions that need no probe of their own: another name of one that has one, or all they do
     /// is call one.
     pub covered: Vec<String>,
@@ -180,49 +192,71 @@ impl Plan {
         budget: &Budget,
     ) -> Result<(), ElfError> {
         let elf = Elf::open_within(file.file(), budget)?;
-        let Defined { functions, aliases, cold } = Defined::by(&elf)?;
-        let defines = |name: &str| functions.iter().chain(&aliases).any(|(_, f)| f.name == name);
-        let is_allocator = defines("malloc") && defines("free");
+        let defined = Defined::by(&elf)?;
+        if defined.functions.is_empty() {
+            return Ok(());
+        }
+        let bounds = Bounds::of(&elf);
+        let sorted_out = defined.sorted_out(&elf)?;
+        let first = self.probes.iter().map(|p| p.implementation + 1).max().unwrap_or(0);
         let mut probed = false;
-        let mut route = None;
-        for (entry, function) in &functions {
-            if !entry.operator && !is_allocator {
-                continue;
-            }
-            if entry.wraps {
-                let route = match &mut route {
-                    Some(route) => route,
-                    None => route.insert(Route::through(&elf, &functions)?),
-                };
-                if route.is_taken_by(&elf, function) {
-                    if is_allocator {
-                        self.covered.push(allocators::display_name(entry.name));
-                    }
-                    continue;
-                }
-            }
-            probed |= self.add_function(&elf, file, entry, function, &cold);
+        for chosen in &sorted_out.probed {
+            let implementation = first.saturating_add(chosen.group as u8);
+            probed |= self.add_function(&bounds, file, chosen, implementation);
+        }
+        let shown = |functions: &[(&allocators::Entry, _)]| -> Vec<String> {
+            functions.iter().map(|(entry, _)| allocators::display_name(entry.name)).collect()
+        };
+        if defined.has_allocator() && (probed || !sorted_out.covered.is_empty()) {
+            self.covered.extend(shown(&sorted_out.covered));
         }
         if probed {
+            self.frees_nest |= sorted_out.frees_nest || !self.allocators.is_empty();
             self.allocators.push(file.path.clone());
-            self.covered.extend(aliases.iter().map(|(e, _)| allocators::display_name(e.name)));
-            let room = MAX_ALLOCATOR_RANGES.saturating_sub(self.allocator_code.len());
-            self.allocator_code.extend(image.code_of(file.id).take(room).map(|m| (m.start, m.end)));
+            self.covered.extend(shown(&defined.aliases));
+            self.add_code(image, file);
         }
         Ok(())
+    }
+
+    /// What the allocator calls of its own is part of its calls, as far as its code is known.
+    fn add_code(&mut self, image: &Image, file: &ObjectFile) {
+        let mut ranges = image.code_of(file.id).map(|m| (m.start, m.end));
+        let room = MAX_ALLOCATOR_RANGES.saturating_sub(self.allocator_code.len());
+        self.allocator_code.extend(ranges.by_ref().take(room));
+        let left_out = ranges.count();
+        if left_out > 0 {
+            self.failures.push(ProbeFailure {
+                function: "inner calls".to_owned(),
+                module: file.path.clone(),
+                error: format!(
+                    "they may count twice: {left_out} of its pieces of code are beyond the \
+                     {MAX_ALLOCATOR_RANGES} that are looked at"
+                ),
+            });
+        }
     }
 
     /// Adds the probes of one function; false when it cannot be probed.
     fn add_function(
         &mut self,
-        elf: &Elf<'_>,
+        bounds: &Bounds<'_, '_>,
         file: &Arc<ObjectFile>,
-        entry: &Entry,
-        function: &Function,
-        cold: &[Function],
+        chosen: &Chosen,
+        implementation: u8,
     ) -> bool {
+        let entry = chosen.entry;
         let shown = allocators::display_name(entry.name);
-        let sites = match sites(elf, entry, function, cold) {
+        let functions = self
+            .probes
+            .last()
+            .map_or(0, |last| usize::from(last.function_index) % MOST_FUNCTIONS + 1);
+        let found = if functions < MOST_FUNCTIONS {
+            sites(bounds, entry, &chosen.function)
+        } else {
+            Err(format!("{MOST_FUNCTIONS} functions are probed already"))
+        };
+        let sites = match found {
             Ok(sites) => sites,
             Err(error) => {
                 let module = file.path.clone();
@@ -230,12 +264,14 @@ impl Plan {
                 return false;
             }
         };
-        let function_index = u16::try_from(self.probes.len()).unwrap_or(u16::MAX);
+        let implementation = implementation.min(MOST_IMPLEMENTATIONS - 1);
+        let function_index = u16::from(implementation) << FUNCTION_BITS | functions as u16;
         for site in sites {
             self.probes.push(PlannedProbe {
                 function: shown.clone(),
                 function_index,
-                signature: entry.signature,
+                implementation,
+                signature: entry.signature.form(chosen.form),
                 file: Arc::clone(file),
                 file_offset: site.file_offset,
                 function_offset: site.site.offset,
@@ -264,40 +300,4 @@ fn is_chosen(file: &ObjectFile, only: Option<&str>) -> bool {
     }
     // Older glibc's dynamic loader has a malloc for itself, which nobody else calls.
     !file.name().starts_with("ld-linux")
-}
-
-/// The functions of the catalogue that a file defines.
-struct Defined {
-    /// One for each address, under the best name.
-    functions: Vec<(&'static Entry, Function)>,
-    /// Those that are another name of one of them.
-    aliases: Vec<(&'static Entry, Function)>,
-    /// Parts of them that lie elsewhere, under their own names.
-    cold: Vec<Function>,
-}
-
-impl Defined {
-    fn by(elf: &Elf<'_>) -> Result<Self, ElfError> {
-        let is_wanted = |name: &str| {
-            allocators::find(name).is_some() || allocators::cold_part_of(name).is_some()
-        };
-        let (named, cold): (Vec<Function>, Vec<Function>) = elf
-            .functions(is_wanted)?
-            .into_iter()
-            .partition(|function| allocators::find(&function.name).is_some());
-        let mut ranked: Vec<(usize, &'static Entry, Function)> = named
-            .into_iter()
-            .filter_map(|function| {
-                let (rank, entry) = allocators::find(&function.name)?;
-                Some((rank, entry, function))
-            })
-            .collect();
-        ranked.sort_by_key(|(rank, ..)| *rank);
-        let mut seen = HashSet::new();
-        let (functions, aliases) = ranked
-            .into_iter()
-            .map(|(_, entry, function)| (entry, function))
-            .partition(|(_, function)| seen.insert(function.address));
-        Ok(Self { functions, aliases, cold })
-    }
 }

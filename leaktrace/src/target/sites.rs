@@ -2,9 +2,10 @@
 
 use leaktrace_ebpf::cookie::{Kind, NO_ARGUMENT, Signature};
 
-use super::allocators::{self, Entry};
-use super::decode::{self, Machine, Need, Part, Placement};
-use super::elf::{Elf, Function};
+use super::allocators::Entry;
+use super::decode::{self, Machine, Need, Placement};
+use super::elf::Function;
+use super::tails::{self, Bounds};
 
 /// The most code of one function that is decoded, in bytes.
 pub(super) const LONGEST_FUNCTION: u64 = 64 << 10;
@@ -43,22 +44,20 @@ pub(super) struct RoleSite {
 
 /// The probes of one function: returns first, so that no entry is ever without its return.
 pub(super) fn sites(
-    elf: &Elf<'_>,
+    bounds: &Bounds<'_, '_>,
     entry: &Entry,
     function: &Function,
-    cold: &[Function],
 ) -> Result<Vec<RoleSite>, String> {
+    let elf = bounds.elf;
     let size = match function.size {
         0 => UNKNOWN_FUNCTION,
         size => size.min(LONGEST_FUNCTION),
     };
     let code = elf.code(function.address, size).map_err(|e| e.to_string())?;
     let place = |role, on_return_instruction, site: decode::Site| {
-        let file_offset = function
-            .address
-            .checked_add(site.offset)
-            .and_then(|address| elf.file_offset(address))
-            .ok_or("its code lies outside of the file")?;
+        let file_offset = function.address.wrapping_add(site.offset);
+        let file_offset =
+            elf.file_offset(file_offset).ok_or("its code lies outside of the file")?;
         Ok::<_, String>(RoleSite { role, on_return_instruction, site, file_offset })
     };
     let entry_site = entry_site(entry.signature, &code, function.address)?;
@@ -70,29 +69,22 @@ pub(super) fn sites(
         if function.size == 0 || function.size > LONGEST_FUNCTION {
             return Err("an exception may pass through it, and its size is not known".to_owned());
         }
-        let cold = cold_parts(elf, entry, cold);
-        let exits = decode::exits(Machine::HOST, &code, function.address, &cold)
+        let exits = tails::exits(bounds, function, code)
             .map_err(|why| format!("an exception may pass through it, and {why}"))?;
         for exit in exits {
-            sites.push(place(Role::AllocReturn, true, exit)?);
+            // What it jumps to may lie in front of it: the offset then wraps around.
+            let site = decode::Site {
+                offset: exit.address.wrapping_sub(function.address),
+                instruction: exit.instruction,
+                emulated: exit.emulated,
+            };
+            sites.push(place(Role::AllocReturn, true, site)?);
         }
     } else {
         sites.push(place(Role::AllocReturn, false, entry_site.clone())?);
     }
     sites.push(place(Role::AllocEntry, false, entry_site)?);
     Ok(sites)
-}
-
-/// The cold parts of a function; one that cannot be read is none, and a jump to it leads elsewhere.
-fn cold_parts(elf: &Elf<'_>, entry: &Entry, cold: &[Function]) -> Vec<Part> {
-    cold.iter()
-        .filter(|part| allocators::cold_part_of(&part.name).is_some_and(|e| e.name == entry.name))
-        .filter(|part| part.size <= LONGEST_FUNCTION)
-        .filter_map(|part| {
-            let code = elf.code(part.address, part.size).ok()?;
-            Some(Part { address: part.address, code })
-        })
-        .collect()
 }
 
 fn entry_site(signature: Signature, code: &[u8], address: u64) -> Result<decode::Site, String> {
@@ -103,7 +95,8 @@ fn entry_site(signature: Signature, code: &[u8], address: u64) -> Result<decode:
     let frees = signature.kind == Kind::Free;
     let need = Need {
         arguments: &arguments,
-        return_probe: !frees,
+        // The handlers look at the return address too.
+        return_probe: true,
         ignore_when_zero: frees.then_some(signature.pointer),
     };
     match decode::place(Machine::HOST, code, address, &need) {

@@ -2,17 +2,19 @@
 //!
 //! A return probe replaces the return address, and an unwinder that meets the replacement ends the
 //! process: C++'s throwing `operator new` must never have one. Plain probes on its return
-//! instructions see the same, at the cost of a single step each.
+//! instructions see the same, at the cost of a single step each. What it ends in a jump to returns
+//! in its place, and is a part of it like any other.
 
 use iced_x86::{FlowControl, Mnemonic};
 
 use super::aarch64_words::{self, WordFlow};
-use super::{MOST_CODE, Machine, Site, aarch64, x86_64};
+use super::{MOST_CODE, Machine, Transfer, aarch64, x86_64};
 
 /// More returns than this are not probed.
-const MOST_EXITS: usize = 16;
+const MOST_EXITS: usize = 32;
 
-/// A part of a function that the compiler put elsewhere, because it seldom runs.
+/// A piece of code that a call runs in the frame of its function: the function itself, a part of it
+/// that the compiler put elsewhere, or a function that it ends in a jump to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Its virtual address.
@@ -21,56 +23,88 @@ pub struct Part {
     pub code: Vec<u8>,
 }
 
-/// The return instructions of the function whose bytes are `code` and whose virtual address is
-/// `address`. It may jump to its `cold` parts, as long as those only throw or jump back.
+/// A return instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Its virtual address.
+    pub address: u64,
+    /// The instruction; ASCII.
+    pub instruction: String,
+    /// Whether every supported kernel emulates it.
+    pub emulated: bool,
+}
+
+/// The jumps out of a part.
+///
+/// # Errors
+///
+/// Why they may not be all of its ways out.
+pub fn ways_out(machine: Machine, part: &Part) -> Result<Vec<Transfer>, String> {
+    Ok(looked_through(machine, part)?.1)
+}
+
+/// The return instructions of a function: of its parts, the first of which is where it begins. A
+/// jump from one part into another is no way out, nor one that `is_followed`, since that leads into
+/// a part.
 ///
 /// # Errors
 ///
 /// Why they may not be all of its ways out.
 pub fn exits(
     machine: Machine,
-    code: &[u8],
-    address: u64,
-    cold: &[Part],
-) -> Result<Vec<Site>, String> {
-    if code.len() > MOST_CODE || cold.iter().any(|part| part.code.len() > MOST_CODE) {
-        return Err("it is too long".to_owned());
-    }
-    let is_inside = |target: u64| {
-        holds(code, address, target)
-            || cold.iter().any(|part| holds(&part.code, part.address, target))
-    };
-    let returns = |code: &[u8], address| match machine {
-        Machine::X86_64 => of_x86_64(code, address, is_inside),
-        Machine::Aarch64 => of_aarch64(code, address, is_inside),
-    };
-    let sites = returns(code, address)?;
-    for part in cold {
-        if !returns(&part.code, part.address)?.is_empty() {
-            return Err("it returns from its cold part".to_owned());
+    parts: &[Part],
+    is_followed: impl Fn(Transfer) -> bool,
+) -> Result<Vec<Exit>, String> {
+    let is_inside = |target: u64| parts.iter().any(|part| part.holds(target));
+    let mut exits: Vec<Exit> = Vec::new();
+    for part in parts {
+        let (found, jumps) = looked_through(machine, part)?;
+        let leaves = |jump: &Transfer| match *jump {
+            Transfer::Direct(target) if is_inside(target) => false,
+            jump => !is_followed(jump),
+        };
+        if jumps.iter().any(leaves) {
+            return Err(TAIL.to_owned());
+        }
+        for exit in found {
+            if !exits.contains(&exit) {
+                exits.push(exit);
+            }
         }
     }
-    match sites.len() {
+    match exits.len() {
         0 => Err("it has no return instruction".to_owned()),
-        1..=MOST_EXITS => Ok(sites),
+        1..=MOST_EXITS => Ok(exits),
         _ => Err("it has too many return instructions".to_owned()),
     }
 }
-fn holds(code: &[u8], address: u64, target: u64) -> bool {
-    target.wrapping_sub(address) < code.len() as u64
+
+impl Part {
+    /// Whether an address lies in it.
+    pub fn holds(&self, address: u64) -> bool {
+        address.wrapping_sub(self.address) < self.code.len() as u64
+    }
+}
+
+/// The returns of a part, and its jumps to elsewhere.
+type Found = (Vec<Exit>, Vec<Transfer>);
+
+fn looked_through(machine: Machine, part: &Part) -> Result<Found, String> {
+    if part.code.len() > MOST_CODE {
+        return Err("it is too long".to_owned());
+    }
+    match machine {
+        Machine::X86_64 => of_x86_64(part),
+        Machine::Aarch64 => of_aarch64(part),
+    }
 }
 
 const TAIL: &str = "it ends in a jump to other code";
-const SIDE_DOOR: &str = "it leaves by a conditional jump to other code";
 
-fn of_x86_64(
-    code: &[u8],
-    address: u64,
-    is_inside: impl Fn(u64) -> bool,
-) -> Result<Vec<Site>, String> {
-    let mut sites = Vec::new();
+fn of_x86_64(part: &Part) -> Result<Found, String> {
+    let Part { address, ref code } = *part;
+    let (mut exits, mut jumps) = (Vec::new(), Vec::new());
     for (offset, _, instruction) in x86_64::sweep(code, address) {
-        let leaves = || x86_64::near_target(&instruction).is_none_or(|target| !is_inside(target));
         match instruction.flow_control() {
             _ if instruction.is_invalid() => {
                 return Err("not all of its code can be decoded".to_owned());
@@ -79,65 +113,63 @@ fn of_x86_64(
                 if instruction.op_count() != 0 {
                     return Err("it returns in an unknown way".to_owned());
                 }
-                sites.push(Site {
-                    offset,
+                exits.push(Exit {
+                    address: address.wrapping_add(offset),
                     instruction: x86_64::text(code, address, offset),
                     emulated: false,
                 });
             }
             FlowControl::Return => return Err("it returns in an unknown way".to_owned()),
-            FlowControl::IndirectBranch => return Err(TAIL.to_owned()),
-            FlowControl::UnconditionalBranch if leaves() => return Err(TAIL.to_owned()),
-            FlowControl::ConditionalBranch if leaves() => return Err(SIDE_DOOR.to_owned()),
+            FlowControl::IndirectBranch
+            | FlowControl::UnconditionalBranch
+            | FlowControl::ConditionalBranch => match x86_64::transfer(&instruction) {
+                Some(Transfer::Direct(target)) if part.holds(target) => {}
+                Some(jump) => jumps.push(jump),
+                None => return Err(TAIL.to_owned()),
+            },
             _ => {}
         }
     }
-    Ok(sites)
+    Ok((exits, jumps))
 }
 
-fn of_aarch64(
-    code: &[u8],
-    address: u64,
-    is_inside: impl Fn(u64) -> bool,
-) -> Result<Vec<Site>, String> {
+fn of_aarch64(part: &Part) -> Result<Found, String> {
     /// `ret` through x30.
     const RET: u32 = 0xd65f_03c0;
-    let mut sites = Vec::new();
+    let Part { address, ref code } = *part;
+    let (mut exits, mut jumps) = (Vec::new(), Vec::new());
     for (index, word) in code.chunks_exact(4).enumerate() {
         let word = word.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
         let offset = 4 * index as u64;
         if word == RET {
-            sites.push(Site {
-                offset,
+            exits.push(Exit {
+                address: address.wrapping_add(offset),
                 instruction: aarch64::text(code, address, offset),
                 emulated: true,
             });
         } else if word & 0xfe00_0000 == 0xd600_0000 && word & 0xffff_fc1f != 0xd63f_0000 {
             // Branches to a register other than the plain `blr`: `br`, and those that authenticate.
             return Err(TAIL.to_owned());
-        } else if let Some((target, why)) = jump(word, address.wrapping_add(offset))
-            && !is_inside(target)
+        } else if let Some(target) = jump(word, address.wrapping_add(offset))
+            && !part.holds(target)
         {
-            return Err(why.to_owned());
+            jumps.push(Transfer::Direct(target));
         }
     }
-    Ok(sites)
+    Ok((exits, jumps))
 }
 
-/// Where a direct jump leads that is no call, and what it is if that is elsewhere.
-fn jump(word: u32, at: u64) -> Option<(u64, &'static str)> {
+/// Where a direct jump leads that is no call.
+fn jump(word: u32, at: u64) -> Option<u64> {
     // `bc.cond` is `b.cond` with a hint.
     let word = if word & 0xff00_0000 == 0x5400_0000 { word & !0x10 } else { word };
     let decoded = aarch64_words::decode(word)?;
-    let (distance, why) = match decoded.flow {
+    let distance = match decoded.flow {
         WordFlow::Branch { .. } if decoded.writes != 0 => return None,
-        WordFlow::Branch { distance, conditional: false } => (distance, TAIL),
-        WordFlow::Branch { distance, .. } | WordFlow::IfZero { distance, .. } => {
-            (distance, SIDE_DOOR)
-        }
+        WordFlow::Branch { distance, .. } | WordFlow::IfZero { distance, .. } => distance,
         WordFlow::Next | WordFlow::Register(_) => return None,
     };
-    Some((at.wrapping_add_signed(distance), why))
+    Some(at.wrapping_add_signed(distance))
 }
 
 #[cfg(test)]
@@ -145,8 +177,9 @@ mod tests {
     use super::*;
 
     fn check(machine: Machine, code: &[u8], expect: Result<&[u64], &str>) {
-        let found = exits(machine, code, 0x1000, &[])
-            .map(|sites| sites.iter().map(|site| site.offset).collect::<Vec<_>>());
+        let part = Part { address: 0x1000, code: code.to_vec() };
+        let found = exits(machine, &[part], |_| false)
+            .map(|exits| exits.iter().map(|exit| exit.address - 0x1000).collect::<Vec<_>>());
         assert_eq!(found.as_deref().map_err(String::as_str), expect, "{code:x?}");
     }
 
@@ -178,9 +211,9 @@ mod tests {
     fn a_conditional_jump_out_is_a_way_out_unseen() {
         use Machine::{Aarch64, X86_64};
         // tcmalloc's fast path: test eax, eax; jne far behind the end; ret
-        check(X86_64, &[0x85, 0xc0, 0x0f, 0x85, 0, 1, 0, 0, 0xc3], Err(SIDE_DOOR));
+        check(X86_64, &[0x85, 0xc0, 0x0f, 0x85, 0, 1, 0, 0, 0xc3], Err(TAIL));
         // jrcxz behind the end; ret. je to the ret
-        check(X86_64, &[0xe3, 0x01, 0xc3], Err(SIDE_DOOR));
+        check(X86_64, &[0xe3, 0x01, 0xc3], Err(TAIL));
         check(X86_64, &[0x74, 0x00, 0xc3], Ok(&[2]));
         // A call out: call; ret
         check(X86_64, &[0xe8, 0, 1, 0, 0, 0xc3], Ok(&[5]));
@@ -189,7 +222,7 @@ mod tests {
             [0x5400_0001u32, 0x5400_0011, 0xb400_0000, 0x3500_0000, 0x3600_0000, 0x3700_0000]
         {
             let code = |words: u32| [word | words << 5, 0xd65f_03c0].map(u32::to_le_bytes).concat();
-            check(Aarch64, &code(0x40), Err(SIDE_DOOR));
+            check(Aarch64, &code(0x40), Err(TAIL));
             check(Aarch64, &code(1), Ok(&[4]));
         }
         // bl out
@@ -197,19 +230,25 @@ mod tests {
     }
 
     #[test]
-    fn a_cold_part_may_throw_or_jump_back_but_not_return() {
+    fn what_it_jumps_to_returns_in_its_place() {
         // At 0x1000: jne 0xf00; ret
-        let hot = [0x0f, 0x85, 0xfa, 0xfe, 0xff, 0xff, 0xc3];
-        let with = |cold: &[u8]| {
-            let cold = Part { address: 0xf00, code: cold.to_vec() };
-            exits(Machine::X86_64, &hot, 0x1000, &[cold]).map(|sites| sites.len())
+        let hot = Part { address: 0x1000, code: vec![0x0f, 0x85, 0xfa, 0xfe, 0xff, 0xff, 0xc3] };
+        let with = |other: &[u8]| {
+            let other = Part { address: 0xf00, code: other.to_vec() };
+            exits(Machine::X86_64, &[hot.clone(), other], |jump| jump == Transfer::Slot(0x1100))
+                .map(|exits| exits.iter().map(|exit| exit.address).collect::<Vec<_>>())
         };
         // call; jmp 0x1006
-        assert_eq!(with(&[0xe8, 0, 0, 0, 0, 0xe9, 0xfc, 0, 0, 0]), Ok(1));
+        assert_eq!(with(&[0xe8, 0, 0, 0, 0, 0xe9, 0xfc, 0, 0, 0]), Ok(vec![0x1006]));
         // ret
-        assert_eq!(with(&[0xc3]), Err("it returns from its cold part".to_owned()));
+        assert_eq!(with(&[0xc3]), Ok(vec![0x1006, 0xf00]));
         // jmp far away
         assert_eq!(with(&[0xe9, 0, 0, 1, 0]), Err(TAIL.to_owned()));
-        assert_eq!(with(&[]), Err(SIDE_DOOR.to_owned()));
+        // jmp [0x1100], which is followed; jmp [0x1101], which is not
+        assert_eq!(with(&[0xff, 0x25, 0xfa, 1, 0, 0]), Ok(vec![0x1006]));
+        assert_eq!(with(&[0xff, 0x25, 0xfb, 1, 0, 0]), Err(TAIL.to_owned()));
+        assert_eq!(with(&[]), Err(TAIL.to_owned()));
+        let jumps = ways_out(Machine::X86_64, &hot).unwrap();
+        assert_eq!(jumps, [Transfer::Direct(0xf00)]);
     }
 }

@@ -14,11 +14,13 @@
 mod aarch64;
 mod aarch64_words;
 mod exits;
+mod forwards;
 #[cfg(test)]
 mod tests;
 mod x86_64;
 
-pub use exits::{Part, exits};
+pub use exits::{Exit, Part, exits, ways_out};
+pub use forwards::{forwards, stub_target};
 
 /// More of a function than this is not looked at, in bytes: the bytes may be hostile.
 const MOST_CODE: usize = 256 << 10;
@@ -77,7 +79,7 @@ pub enum Placement {
 }
 
 /// Whereto code leads, out of its function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transfer {
     /// To this address.
     Direct(u64),

@@ -46,12 +46,21 @@ pub(super) fn branch_targets(code: &[u8], address: u64) -> impl Iterator<Item = 
 
 /// The ways out of the code, and those that stay within.
 pub(super) fn transfers(code: &[u8], address: u64) -> Vec<Transfer> {
-    let transfer = |instruction: &Instruction| {
-        near_target(instruction)
-            .map(Transfer::Direct)
-            .or_else(|| slot(instruction).map(Transfer::Slot))
-    };
     sweep(code, address).filter_map(|(_, _, instruction)| transfer(&instruction)).collect()
+}
+
+/// Whereto an instruction leads besides the next one.
+pub(super) fn transfer(instruction: &Instruction) -> Option<Transfer> {
+    near_target(instruction).map(Transfer::Direct).or_else(|| slot(instruction).map(Transfer::Slot))
+}
+
+/// Whether an instruction writes to memory other than its thread's stack and thread-local storage.
+pub(super) fn stores(factory: &mut InstructionInfoFactory, instruction: &Instruction) -> bool {
+    factory.info(instruction).used_memory().iter().any(|memory| {
+        let is_own = matches!(memory.base().full_register(), Register::RSP)
+            || matches!(memory.segment(), Register::FS | Register::GS);
+        is_write(memory.access()) && !is_own
+    })
 }
 
 /// The slot that a PLT stub jumps through: `[endbr64] [bnd] jmp [rip+slot]`.

@@ -12,8 +12,8 @@ use super::{Elf, ElfError};
 
 /// The most relocation tables that are gone through; linkers make two.
 const MOST_RELOCATION_TABLES: usize = 16;
-/// The most functions, symbols and slots that are found in a file; the catalogue has some 30.
-const MOST_FOUND: usize = 256;
+/// The most functions, symbols and slots that are found in a file; the catalogue has some 200.
+const MOST_FOUND: usize = 1024;
 /// The most functions whose places are noted.
 const MOST_RANGES: usize = 1 << 20;
 
@@ -48,7 +48,7 @@ impl Elf<'_> {
     }
 
     /// The functions defined here whose name is `wanted`: from the dynamic symbols, and from
-    /// `.symtab` for names that are not among those. The first 256 of them, should there be more,
+    /// `.symtab` for names that are not among those. The first 1024 of them, should there be more,
     /// and none whose name is longer than 63 bytes.
     ///
     /// # Errors
@@ -137,6 +137,43 @@ impl Elf<'_> {
             })?;
         }
         Ok(slots)
+    }
+
+    /// The function defined here whose address the dynamic loader puts into a slot, unless another
+    /// file has one of that name: address and size.
+    ///
+    /// # Errors
+    ///
+    /// [`ElfError`] when a table cannot be read.
+    pub fn function_in_slot(&self, slot: u64) -> Result<Option<(u64, u64)>, ElfError> {
+        let mut wanted = None;
+        let tables = self.sections.iter().filter(|s| s.sh_type.get(LE) == elf::SHT_RELA);
+        for section in tables.take(MOST_RELOCATION_TABLES) {
+            self.each_entry::<Rela64<LE>>(section, |_, relocation| {
+                if relocation.r_offset.get(LE) != slot {
+                    return ControlFlow::Continue(());
+                }
+                wanted = Some(relocation.r_sym(LE, false) as usize).filter(|&index| index != 0);
+                ControlFlow::Break(())
+            })?;
+        }
+        let Some(wanted) = wanted else { return Ok(None) };
+        let mut found = None;
+        self.each_symbol(elf::SHT_DYNSYM, |index, symbol, _| {
+            if index < wanted {
+                return ControlFlow::Continue(());
+            }
+            if is_defined_function(symbol) {
+                found = Some((symbol.st_value.get(LE), symbol.st_size.get(LE)));
+            }
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// Whether it has a full symbol table, not only the dynamic one.
+    pub fn has_symbol_table(&self) -> bool {
+        self.sections.iter().any(|s| s.sh_type.get(LE) == elf::SHT_SYMTAB)
     }
 
     /// Goes through the first symbol table of a kind (a linker makes one): index, symbol, and all
