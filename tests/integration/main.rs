@@ -24,6 +24,7 @@ mod ledger;
 mod lifecycle;
 mod links;
 mod names;
+mod own_allocators;
 mod processes;
 mod programs;
 mod readme;

@@ -89,8 +89,8 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
         // SAFETY: a helper without arguments.
         if !sampling.keeps(size, unsafe { bpf_get_prandom_u32() } as u32) {
             flags = SAMPLED_OUT;
-            // Most calls end here.
-            if !cookie.reallocates() {
+            // Most calls end here. One that encloses others stays open, or these would count.
+            if !cookie.reallocates() && !cookie.encloses() {
                 count(Counter::SampledOut, 1);
                 return session::SKIP_RETURN;
             }
@@ -143,7 +143,7 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
             let key = block_key(cookie.slot(), pointer);
             ledger::reallocation_begins(&mut Maps::new(), key, since(target), call);
         }
-        if call.flags & (SAMPLED_OUT | HAS_OLD) == SAMPLED_OUT {
+        if call.flags & (SAMPLED_OUT | HAS_OLD | ENCLOSES) == SAMPLED_OUT {
             thread.open.pop();
             count(Counter::SampledOut, 1);
             return session::SKIP_RETURN;
@@ -228,8 +228,9 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     thread.open.pop();
 
     let mut pointer = arch::returned(regs);
-    if call.out != 0 {
-        if pointer != 0 {
+    if cookie.out() != NO_ARGUMENT {
+        // With nowhere to write to it cannot have succeeded.
+        if pointer != 0 || call.out == 0 {
             pointer = 0;
         } else {
             pointer = read_u64(call.out);

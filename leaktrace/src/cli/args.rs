@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::exit::UsageError;
+use super::own_allocators::OwnArgs;
 use super::values::{SampleSize, Share, percent, positive_time, sample_size, size, time};
 use crate::analyse::SortKey;
 use crate::model::Pid;
@@ -164,6 +166,9 @@ pub struct TraceArgs {
     /// Only probe allocation functions in this file
     #[arg(short = 'O', long, value_name = "FILE")]
     pub obj: Option<String>,
+    /// The target's own allocators.
+    #[command(flatten)]
+    pub own: OwnArgs,
     /// The most live blocks that are remembered (32 bytes of kernel memory each)
     #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     pub max_blocks: u32,
@@ -191,8 +196,12 @@ impl TraceArgs {
     }
 
     /// What to probe.
-    pub fn plan_options(&self) -> PlanOptions {
-        PlanOptions { only: self.obj.clone() }
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the user's own allocators.
+    pub fn plan_options(&self) -> Result<PlanOptions, UsageError> {
+        Ok(PlanOptions { only: self.obj.clone(), own: self.own.allocators()? })
     }
 
     /// Mean bytes between samples: a power of two, or 0 for every allocation.
@@ -221,6 +230,9 @@ pub struct DoctorArgs {
     /// Also look at this process
     #[arg(short, long, value_name = "PID")]
     pub pid: Option<Pid>,
+    /// Its own allocators.
+    #[command(flatten)]
+    pub own: OwnArgs,
 }
 
 /// Arguments of the hidden `__exec`.

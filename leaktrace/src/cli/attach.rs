@@ -37,8 +37,9 @@ pub fn main(args: &AttachArgs) -> Result<u8> {
                 session
             }
             Err(error) => {
-                // A wrong output file is the plainer mistake.
+                // A wrong file is the plainer mistake.
                 super::output::Outputs::check(&args.trace)?;
+                args.trace.plan_options()?;
                 return Err(error.into());
             }
         };
@@ -58,11 +59,12 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn dry_run(args: &AttachArgs, pids: &[Pid]) -> Result<u8> {
+    let options = args.trace.plan_options()?;
     let mut stdout = std::io::stdout().lock();
     for pid in pids {
         let process = Process::open(*pid)?;
         let image = Image::capture(*pid)?;
-        let plan = Plan::make(&image, &process.exe, &args.trace.plan_options())?;
+        let plan = Plan::make(&image, &process.exe, &options)?;
         let target = crate::model::Target {
             pid: *pid,
             comm: process.comm.clone(),

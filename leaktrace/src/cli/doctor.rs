@@ -24,6 +24,7 @@ use crate::target::{Image, Plan, PlanOptions, Process, unwind};
 ///
 /// When standard output cannot be written, or there is no such process.
 pub fn main(args: &DoctorArgs) -> Result<u8> {
+    let options = PlanOptions { own: args.own.allocators()?, ..PlanOptions::default() };
     let mut out = std::io::stdout().lock();
     let mut possible = features::require().is_ok();
     let mut print = |check: &Check| -> Result<()> {
@@ -48,7 +49,7 @@ pub fn main(args: &DoctorArgs) -> Result<u8> {
         }
     }
     if let Some(pid) = args.pid {
-        for check in check_process(pid, possible)? {
+        for check in check_process(pid, &options, possible)? {
             possible &= check.advice.is_none() || !FATAL.contains(&check.name);
             print(&check)?;
         }
@@ -156,12 +157,12 @@ fn predicted_cost(process: &Process, plan: &Plan) -> Check {
     }
 }
 
-fn check_process(pid: Pid, attachable: bool) -> Result<Vec<Check>> {
+fn check_process(pid: Pid, options: &PlanOptions, attachable: bool) -> Result<Vec<Check>> {
     let process = Process::open(pid)?;
     let mut checks = vec![fine("process", format!("{pid} {} ({})", process.comm, process.exe))];
     let image = Image::capture(pid);
     checks.extend(image.as_ref().ok().map(check_stacks));
-    match image.and_then(|image| Plan::make(&image, &process.exe, &PlanOptions::default())) {
+    match image.and_then(|image| Plan::make(&image, &process.exe, options)) {
         Ok(plan) => {
             checks.push(fine("allocators", plan.allocators.join(", ")));
             let stepped: Vec<&str> =

@@ -19,6 +19,7 @@ pub mod heap_look;
 pub mod hit_cost;
 pub mod logging;
 pub mod output;
+pub mod own_allocators;
 pub mod own_use;
 pub mod predict;
 pub mod run;

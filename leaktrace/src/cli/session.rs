@@ -73,6 +73,7 @@ impl Session {
     /// written.
     pub fn open(args: &TraceArgs) -> Result<Self> {
         let outputs = Outputs::check(args)?;
+        let plan = args.plan_options()?;
         features::require()?;
         let settings = Settings {
             max_blocks: args.max_blocks,
@@ -83,7 +84,7 @@ impl Session {
             sample_bytes: args.sample_bytes(),
             start_ns: clock::monotonic_ns(),
             perf_links: args.perf_links,
-            ..Settings::default()
+            fixed_sizes: plan.own.fixed_sizes(),
         };
         let mut kernel = Kernel::load(&settings)?;
         let (maps, messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;
@@ -98,7 +99,7 @@ impl Session {
             kernel: Arc::new(Mutex::new(kernel)),
             hit_cost: Arc::clone(&hit_cost),
             budget: args.budget().map(Share::get),
-            plan: args.plan_options(),
+            plan,
         };
         Ok(Self {
             args: args.clone(),

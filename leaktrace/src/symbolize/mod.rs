@@ -15,7 +15,6 @@ mod asker;
 mod client;
 mod culprit;
 mod debug_file;
-mod demangle;
 mod elf_facts;
 #[doc(hidden)]
 pub mod fuzzing;

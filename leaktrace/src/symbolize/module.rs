@@ -11,13 +11,13 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
 use super::debug_file::{self, DEBUG_DIR};
-use super::demangle::demangled;
 use super::elf_facts::ElfFacts;
 use super::mini_debug_info;
 use super::protocol::{Answer, Symbol};
 use super::regular_file::{self, own_path};
 use super::symbol_table::SymbolTable;
 use crate::model::printable;
+use crate::target::demangle::demangled;
 
 /// Deeper inlining is cut: the innermost functions and the real one stay.
 const MOST_INLINED: usize = 128;

@@ -13,6 +13,7 @@ use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
 use super::loader::LoaderHook;
 use super::object_file::ObjectFile;
+use super::own_allocators::{self, OwnAllocators};
 use super::sites::{Role, sites};
 use super::tails::Bounds;
 use crate::model::{Addr, ProbeFailure, ProbeInfo};
@@ -33,6 +34,8 @@ const MOST_IMPLEMENTATIONS: u8 = 1 << (u16::BITS - FUNCTION_BITS);
 pub struct PlanOptions {
     /// Only files whose path ends with this (`-O`).
     pub only: Option<String>,
+    /// The user's own allocators; [`PlanOptions::only`] is not about them.
+    pub own: OwnAllocators,
 }
 
 /// A probe to place.
@@ -128,6 +131,7 @@ impl Plan {
                 }
             }
         }
+        own_allocators::add_to(&mut plan, image, &options.own, &budget);
         cap(&mut plan.notes, |n| format!("{n} more files were not looked into"));
         cap(&mut plan.failures, |n| ProbeFailure {
             function: "all functions".to_owned(),

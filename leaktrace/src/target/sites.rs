@@ -42,10 +42,20 @@ pub(super) struct RoleSite {
     pub(super) file_offset: u64,
 }
 
-/// The probes of one function: returns first, so that no entry is ever without its return.
+/// The probes of a function of the catalogue.
 pub(super) fn sites(
     bounds: &Bounds<'_, '_>,
     entry: &Entry,
+    function: &Function,
+) -> Result<Vec<RoleSite>, String> {
+    sites_of(bounds, entry.signature, entry.throws, function)
+}
+
+/// The probes of any function: returns first, so that no entry is ever without its return.
+pub(super) fn sites_of(
+    bounds: &Bounds<'_, '_>,
+    signature: Signature,
+    throws: bool,
     function: &Function,
 ) -> Result<Vec<RoleSite>, String> {
     let elf = bounds.elf;
@@ -60,12 +70,12 @@ pub(super) fn sites(
             elf.file_offset(file_offset).ok_or("its code lies outside of the file")?;
         Ok::<_, String>(RoleSite { role, on_return_instruction, site, file_offset })
     };
-    let entry_site = entry_site(entry.signature, &code, function.address)?;
-    if entry.signature.kind == Kind::Free {
+    let entry_site = entry_site(signature, &code, function.address)?;
+    if signature.kind == Kind::Free {
         return Ok(vec![place(Role::Free, false, entry_site)?]);
     }
     let mut sites = Vec::new();
-    if entry.throws {
+    if throws {
         if function.size == 0 || function.size > LONGEST_FUNCTION {
             return Err("an exception may pass through it, and its size is not known".to_owned());
         }

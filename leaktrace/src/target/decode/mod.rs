@@ -154,6 +154,17 @@ pub fn plt_slot(machine: Machine, code: &[u8], address: u64) -> Option<u64> {
     }
 }
 
+/// How long the first instruction is, in bytes; 0 when it cannot be decoded.
+pub fn first_length(machine: Machine, code: &[u8]) -> u64 {
+    match machine {
+        Machine::X86_64 => x86_64::sweep(code, 0)
+            .next()
+            .filter(|(_, _, instruction)| !instruction.is_invalid())
+            .map_or(0, |(_, bytes, _)| bytes.len() as u64),
+        Machine::Aarch64 => code.len().min(4) as u64 & 4,
+    }
+}
+
 fn bounded(code: &[u8]) -> &[u8] {
     code.get(..MOST_CODE).unwrap_or(code)
 }

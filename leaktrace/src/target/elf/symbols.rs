@@ -14,6 +14,8 @@ use super::{Elf, ElfError};
 const MOST_RELOCATION_TABLES: usize = 16;
 /// The most functions, symbols and slots that are found in a file; the catalogue has some 200.
 const MOST_FOUND: usize = 1024;
+/// No function of the catalogue has a longer name, even with the suffixes of a cold part; bytes.
+const LONGEST_KNOWN: usize = 63;
 /// The most functions whose places are noted.
 const MOST_RANGES: usize = 1 << 20;
 
@@ -55,6 +57,19 @@ impl Elf<'_> {
     ///
     /// [`ElfError`] when a symbol table cannot be read.
     pub fn functions(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Function>, ElfError> {
+        self.functions_called(LONGEST_KNOWN, wanted)
+    }
+
+    /// The same for names of up to `longest` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elf::functions`].
+    pub fn functions_called(
+        &self,
+        longest: usize,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Function>, ElfError> {
         let mut found: Vec<Function> = Vec::new();
         for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
             let known: HashSet<String> = found.iter().map(|f| f.name.clone()).collect();
@@ -63,7 +78,7 @@ impl Elf<'_> {
                     return ControlFlow::Break(());
                 }
                 if is_defined_function(symbol)
-                    && let Some(name) = name_at(names, symbol.st_name.get(LE))
+                    && let Some(name) = name_within(names, symbol.st_name.get(LE), longest)
                     && wanted(name)
                     && !known.contains(name)
                 {
@@ -203,9 +218,11 @@ fn is_defined_function(symbol: &Sym64<LE>) -> bool {
 }
 
 fn name_at(names: &[u8], offset: u32) -> Option<&str> {
-    // No function of the catalogue has a longer name, even with the suffixes of a cold part.
-    const LONGEST: usize = 64;
+    name_within(names, offset, LONGEST_KNOWN)
+}
+
+fn name_within(names: &[u8], offset: u32, longest: usize) -> Option<&str> {
     let tail = names.get(offset as usize..)?;
-    let tail = tail.get(..LONGEST).unwrap_or(tail);
+    let tail = tail.get(..=longest).unwrap_or(tail);
     CStr::from_bytes_until_nul(tail).ok()?.to_str().ok()
 }

@@ -37,7 +37,7 @@ fn files_that_could_not_be_opened_make_a_trace_incomplete() {
     let failure = plan.failures.first().unwrap();
     assert_eq!(failure.function, "all functions");
     assert_eq!(failure.module, format!("{} mapped files", image.unopened()));
-    let only_libc = PlanOptions { only: Some("/libc.so.6".to_owned()) };
+    let only_libc = PlanOptions { only: Some("/libc.so.6".to_owned()), ..PlanOptions::default() };
     assert_eq!(Plan::make(&image, "exe", &only_libc).unwrap().failures, []);
 
     let image = own.with_all_but_one_unopened("[none]");

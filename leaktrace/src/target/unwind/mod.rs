@@ -18,6 +18,7 @@ mod many;
 mod rows;
 mod sections;
 mod spans;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod trampoline;
@@ -34,6 +35,7 @@ use crate::model::UnwindTable;
 
 pub use bounds::function_bounds;
 pub use many::build_all;
+pub(super) use starts::described;
 pub use vdso::vdso;
 
 /// What gimli reads from.

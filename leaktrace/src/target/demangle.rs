@@ -1,8 +1,8 @@
 //! What a symbol is called in its source. Only names that say they are mangled are touched: `f` is a
 //! function of C, not the code of `float`.
 //!
-//! Hostile input: used in the worker only, and a name that is too long in either form stays as it
-//! is.
+//! Hostile input: a name that is too long in either form stays as it is. The names of whole files are
+//! only asked for in the worker; elsewhere there are few of them, and short ones.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -14,7 +14,7 @@ use cpp_demangle::DemangleOptions;
 const LONGEST_BYTES: usize = 64 << 10;
 
 /// The demangled name, or the name itself if it is not mangled. Rust's are without their hash.
-pub(super) fn demangled(name: &str) -> Cow<'_, str> {
+pub fn demangled(name: &str) -> Cow<'_, str> {
     let mangled = ["_Z", "__Z", "_R"].iter().any(|prefix| name.starts_with(prefix));
     if !mangled || name.len() > LONGEST_BYTES {
         return Cow::Borrowed(name);

@@ -1,0 +1,273 @@
+//! Are a project's own allocators traced to the byte, however the user names them, and are mistakes in
+//! naming them told?
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::processes::Target;
+use crate::programs::{program, variant};
+use crate::report::{Held, Report};
+use crate::trace::{LINKS, Trace, command, trace_program_with};
+
+/// The functions of `pool.c`: option, name, and how it is called.
+const POOL: [(&str, &str, &str); 8] = [
+    ("alloc", "pool_get", "size=1"),
+    ("alloc", "pool_calloc", "out=1,count=2,size=3"),
+    ("alloc", "pool_realloc", "ptr=1,size=2,ret"),
+    ("alloc", "object_get", "bytes=48"),
+    ("alloc", "xmalloc", "size=0"),
+    ("free", "pool_put", "ptr=1"),
+    ("free", "object_put", "ptr=0"),
+    ("free", "xfree", "ptr=0"),
+];
+
+/// What it leaks by them, and by plain `malloc`.
+const LEAKS: [(&str, u64, u64); 6] = [
+    ("leak_by_get", 1000, 10),
+    ("leak_by_calloc", 600, 4),
+    ("leak_by_realloc", 1500, 5),
+    ("leak_an_object", 336, 7),
+    ("leak_by_xmalloc", 462, 6),
+    ("leak_by_malloc", 2468, 2),
+];
+
+/// The options that name all of them, each at the place that `place` makes of its name.
+fn options(place: impl Fn(&str) -> String) -> Vec<String> {
+    let option =
+        |&(kind, name, keys): &(&str, &str, &str)| format!("--{kind}-fn={}:{keys}", place(name));
+    POOL.iter().map(option).collect()
+}
+
+fn strs(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
+}
+
+/// Every function holds exactly what is expected, and no other any.
+fn check(report: &Report, expect: &[(&str, u64, u64)]) {
+    let mut total = Held::default();
+    for &(function, bytes, blocks) in expect {
+        assert_eq!(report.held_by(function), Held { bytes, blocks }, "{function}: {:#}", report.0);
+        total.bytes += bytes;
+        total.blocks += blocks;
+    }
+    assert_eq!(report.totals(), total, "{:#}", report.0);
+}
+
+#[test]
+fn a_pool_and_wrappers_of_malloc_count_to_the_byte_and_slabs_do_not() {
+    let options = options(str::to_owned);
+    for links in LINKS {
+        let report = trace_program_with(&program("pool.c"), &[&strs(&options), links].concat());
+        check(&report, &LEAKS);
+        report.assert_every_free_matched();
+        // Of each pair of a wrapper and its free, one counts; and what they pass on does not.
+        assert_eq!(report.number("/totals/freed_blocks"), 5 + 20 * (40 + 1 + 3));
+        assert_eq!(report.number("/totals/allocated_blocks"), 34 + 5 + 20 * 44);
+    }
+}
+
+#[test]
+fn a_file_names_them_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pool.toml");
+    let specs = |kind: &str| {
+        let of_kind = POOL.iter().filter(|(k, ..)| *k == kind);
+        let specs: Vec<String> =
+            of_kind.map(|(_, name, keys)| format!("    \"{name}:{keys}\",\n")).collect();
+        format!("{kind} = [\n{}]\n", specs.concat())
+    };
+    let text = format!(
+        "# Of the test.\n[[allocator]]\nname = \"the pool\"\nobject = \"/pool\"\n{}{}",
+        specs("alloc"),
+        specs("free")
+    );
+    std::fs::write(&file, text).unwrap();
+    let report =
+        trace_program_with(&program("pool.c"), &[&format!("--allocators={}", file.display())]);
+    check(&report, &LEAKS);
+    report.assert_every_free_matched();
+}
+
+/// `pool.c` built with more flags: the address of a symbol, and a stripped copy.
+fn stripped(name: &str, flags: &[&str], directory: &Path) -> (impl Fn(&str) -> u64, PathBuf) {
+    let whole = variant("pool.c", name, flags);
+    let copy = directory.join(name);
+    let strip = Command::new("strip").arg("--strip-all").arg("-o").arg(&copy).arg(&whole);
+    assert!(strip.status().unwrap().success());
+    let symbols = Command::new("nm").arg(&whole).output().unwrap().stdout;
+    let symbols = String::from_utf8(symbols).unwrap();
+    let address = move |name: &str| {
+        let line = symbols.lines().find(|line| line.ends_with(&format!(" T {name}"))).unwrap();
+        u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap()
+    };
+    (address, copy)
+}
+
+/// What it leaks by its own allocators, in a program without names.
+fn check_stripped(name: &str, flags: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, copy) = stripped(name, flags, directory.path());
+    let options = options(|function| format!("{name}+{:#x}", address(function)));
+    let report = trace_program_with(&copy, &strs(&options));
+    assert_eq!(report.totals(), Held { bytes: 3898, blocks: 32 }, "{:#}", report.0);
+    // What it frees by a wrapper though malloc gave it was never seen to come.
+    assert_eq!(report.number("/health/unknown_frees"), 20);
+}
+
+#[test]
+fn a_stripped_static_program_is_traced_by_addresses_alone() {
+    check_stripped("pool_static", &["-static"]);
+}
+
+#[test]
+fn an_address_without_symbol_and_unwind_data_is_known_by_the_calls_that_lead_there() {
+    check_stripped("pool_bare", &["-static", "-fno-asynchronous-unwind-tables"]);
+}
+
+#[test]
+fn an_address_within_a_function_is_refused_and_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, copy) = stripped("pool_stripped", &[], directory.path());
+    let get = address("pool_get");
+    let mut target = Target::start::<&str>(&copy, &[]);
+    let option = format!("--alloc-fn=pool_stripped+{:#x}:size=1", get + 1);
+    let mut trace = Trace::attach(&target, &[&option]);
+    target.work();
+    let report = trace.interrupt();
+    assert_eq!(report.at("/health/complete"), false);
+    let failure = report.at("/health/probe_failures/0");
+    assert_eq!(failure["function"], format!("pool_stripped+{:#x}", get + 1));
+    let error = failure["error"].as_str().unwrap();
+    assert!(error.contains(&format!("begins at {get:#x}: give the start")), "{error}");
+    assert!(target.end().success());
+}
+
+#[test]
+fn a_name_that_no_file_has_is_said_with_those_that_come_close() {
+    let mut target = Target::start::<&str>(&program("pool.c"), &[]);
+    let options = ["--alloc-fn=pool_gte:size=1", "--free-fn=pool_put@libpool.so"];
+    let mut trace = Trace::attach(&target, &options);
+    target.work();
+    let report = trace.interrupt();
+    assert_eq!(report.at("/health/complete"), false);
+    let failures = report.at("/health/probe_failures").as_array().unwrap();
+    let errors: Vec<&str> = failures.iter().map(|f| f["error"].as_str().unwrap()).collect();
+    let [name, object] = errors[..] else { panic!("{failures:?}") };
+    assert!(name.starts_with("no symbol has this name (near: `pool_get`"), "{name}");
+    assert!(object.contains("no file whose path ends with `libpool.so`"), "{object}");
+    assert_eq!(failures[0]["function"], "pool_gte");
+    assert!(target.end().success());
+    // Where there is nothing else, there is nothing to trace.
+    let directory = tempfile::tempdir().unwrap();
+    let (_, copy) = stripped("pool_static_2", &["-static"], directory.path());
+    let target = Target::start::<&str>(&copy, &[]);
+    let ended = command(&["-p", &target.pid().to_string(), "--alloc-fn=pool_get:size=1"]);
+    ended.assert_code(3);
+    for words in
+        ["no allocation functions found", "pool_get in the one mapped file", "OBJECT+0xADDRESS"]
+    {
+        assert!(ended.stderr.contains(words), "no {words:?} in:\n{}", ended.stderr);
+    }
+}
+
+#[test]
+fn methods_of_cxx_go_by_their_names_and_exceptions_pass_through() {
+    let report = trace_program_with(
+        &program("arena.cc"),
+        &[
+            "--alloc-fn=shop::Arena::alloc:size=1,throws",
+            "--free-fn=shop::Arena::release:ptr=1",
+            "--alloc-fn=shop::Pool<long>::get:bytes=8",
+        ],
+    );
+    check(&report, &[("leak_from_arena", 8 * 123, 8), ("leak_from_pool", 72, 9)]);
+    assert_eq!(report.number("/totals/freed_blocks"), 3);
+}
+
+#[test]
+fn the_users_word_on_a_function_stands_over_the_catalogues() {
+    let report = trace_program_with(
+        &program("leak_three.c"),
+        &["--alloc-fn=malloc@/libc.so.6:bytes=7", "--free-fn=free@/libc.so.6"],
+    );
+    check(&report, &[("leak_here", 21, 3)]);
+    let probes = report.at("/probes").as_array().unwrap();
+    let on = |name: &str, role: &str| {
+        probes.iter().filter(|p| p["function"] == name && p["role"] == role).count()
+    };
+    assert_eq!(
+        (on("malloc", "alloc-entry"), on("free", "free"), on("calloc", "alloc-entry")),
+        (1, 1, 1)
+    );
+}
+
+#[test]
+fn blocks_without_a_size_count_as_a_byte_and_the_report_says_so() {
+    let report = trace_program_with(&program("pool.c"), &["--alloc-fn=object_get"]);
+    // Nothing is said of how they are freed.
+    let Held { bytes, blocks } = report.held_by("leak_an_object");
+    assert_eq!((bytes, blocks), (7, 7));
+    let notes = report.at("/health/notes").to_string();
+    assert!(notes.contains("nothing says how large the blocks of object_get are"), "{notes}");
+    assert!(notes.contains("no function of the user's own frees"), "{notes}");
+}
+
+#[test]
+fn slabs_do_not_count_in_a_sample_either() {
+    let options = options(str::to_owned);
+    let report =
+        trace_program_with(&program("pool.c"), &[&strs(&options), &["-s", "4KiB"][..]].concat());
+    // A slab of 64 KiB would be kept for sure, were it counted.
+    assert_eq!(report.held_under("slab_new"), Held::default());
+    assert_eq!(report.held_by("pool_get"), Held::default());
+}
+
+#[test]
+fn a_dry_run_and_doctor_show_them() {
+    let target = Target::start::<&str>(&program("pool.c"), &[]);
+    let pid = target.pid().to_string();
+    let options = options(str::to_owned);
+    let planned = command(&[&["-p", &pid, "--dry-run"][..], &strs(&options)].concat());
+    planned.assert_code(0);
+    let healthy = command(&[&["doctor", "-p", &pid][..], &strs(&options)].concat());
+    healthy.assert_code(0);
+    for (_, name, _) in POOL {
+        assert!(planned.stdout.contains(name), "{name}:\n{}", planned.stdout);
+    }
+    assert!(healthy.stdout.contains("/pool (your functions)"), "{}", healthy.stdout);
+}
+
+#[test]
+fn what_makes_no_sense_is_a_usage_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        format!("--allocators={}", path.display())
+    };
+    let unknown_key = file("key.toml", "[[allocator]]\nallocs = [\"f\"]\n");
+    let wrong_spec = file("spec.toml", "[[allocator]]\n\nalloc = [\"f:size=7\"]\n");
+    let twice = file("twice.toml", "[[allocator]]\nalloc = [\"f\"]\nfree = [\"f\"]\n");
+    let cases: [(&str, &[&str]); 11] = [
+        ("--alloc-fn=f:size=9", &["'--alloc-fn <SPEC>'", "from 0 for the first to 5"]),
+        ("--alloc-fn=", &["--alloc-fn"]),
+        ("--alloc-fn=f:sise=1", &["`sise=1`", "size=N, count=N"]),
+        ("--alloc-fn=app+0x12q", &["`0x12q` is no address"]),
+        ("--alloc-fn=+0x12", &["needs its object in front"]),
+        ("--free-fn=f:size=0", &["'--free-fn <SPEC>'", "ptr=N only"]),
+        ("--free-fn=f:ptr", &["`ptr`: it takes the number"]),
+        ("--allocators=/no/such/file", &["/no/such/file: No such file"]),
+        (&unknown_key, &["key.toml:2: unknown field `allocs`"]),
+        (&wrong_spec, &["spec.toml:3: `f:size=7`: `size=7`: it takes the number"]),
+        (&twice, &["`f` is given twice"]),
+    ];
+    for (option, words) in cases {
+        for before in [&["attach", "-p", "4194305"][..], &["-p", "4194305", "--dry-run"]] {
+            let ended = command(&[before, &[option]].concat());
+            ended.assert_code(2);
+            for word in words {
+                assert!(ended.stderr.contains(word), "no {word:?} in:\n{}", ended.stderr);
+            }
+        }
+    }
+}
