@@ -29,6 +29,9 @@ pub const FREES_ON_FAILURE: u32 = 32;
 /// Whatever is called inside it is part of it.
 pub const ENCLOSES: u32 = 64;
 
+/// The top eight bits of the flags are the family of what it returns ([`crate::family`]).
+pub const FAMILY_SHIFT: u32 = 24;
+
 /// A call that was entered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +49,7 @@ pub struct OpenCall {
     /// [`crate::cookie::Cookie::function_and_slot`].
     pub function: u32,
     /// [`REALLOCATES`], [`HAS_OLD`], [`INTERRUPTED`], [`SAMPLED_OUT`], [`RESIZES`],
-    /// [`FREES_ON_FAILURE`], [`ENCLOSES`].
+    /// [`FREES_ON_FAILURE`], [`ENCLOSES`]; and [`FAMILY_SHIFT`].
     pub flags: u32,
     /// Where it returns to, 0 if not known. A return probe puts another address in its place on the
     /// stack.

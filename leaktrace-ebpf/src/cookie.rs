@@ -185,6 +185,19 @@ impl Cookie {
         (self.0 >> (32 + FUNCTION_BITS) & 0x3f) as u8
     }
 
+    /// The family of what it allocates or frees: see [`crate::family`].
+    #[inline(always)]
+    pub const fn family(self) -> u8 {
+        self.implementation() << 2 | self.form()
+    }
+
+    /// The function's number within the target; what [`Cookie::new`] was told, but for whose
+    /// implementation it is.
+    #[inline(always)]
+    pub const fn function(self) -> u16 {
+        (self.0 >> 32 & ((1 << FUNCTION_BITS) - 1)) as u16
+    }
+
     /// Whether the kernel single-steps the instruction under the probe: such a hit costs more.
     #[inline(always)]
     pub const fn stepped(self) -> bool {

@@ -45,16 +45,16 @@ pub fn allocated<S: Store>(store: &mut S, key: u64, block: &Block, since: u32) {
     if put as u32 == Put::Full as u32 {
         // Its free will not be known either, so it must not be booked.
         store.count(Counter::LostBlocksFull, 1);
-        store.count(Counter::LostBlocksFullBytes, block.size);
+        store.count(Counter::LostBlocksFullBytes, block.size());
         return;
     }
     if put as u32 == Put::Replaced as u32 {
         store.count(Counter::Reappeared, 1);
         if replaced.born >= since {
-            store.book_freed(replaced.stack, replaced.size);
+            store.book_freed(replaced.stack, replaced.size());
         }
     }
-    store.book_allocated(block.stack, block.size);
+    store.book_allocated(block.stack, block.size());
 }
 
 /// A block is about to be given back.
@@ -74,13 +74,18 @@ pub fn unknown_freed<S: Store>(store: &mut S) {
 /// The same if the block is known; false, and nothing is counted, if it is not.
 #[inline(always)]
 pub fn freed_if_known<S: Store>(store: &mut S, key: u64, since: u32) -> bool {
-    let mut block = Block::default();
-    if !store.take_block(key, &mut block) {
+    freed_block(store, key, since, &mut Block::default())
+}
+
+/// As [`freed_if_known`]; `block` is the one.
+#[inline(always)]
+pub fn freed_block<S: Store>(store: &mut S, key: u64, since: u32, block: &mut Block) -> bool {
+    if !store.take_block(key, block) {
         return false;
     }
     if block.born >= since {
         store.count(Counter::MatchedFrees, 1);
-        store.book_freed(block.stack, block.size);
+        store.book_freed(block.stack, block.size());
     } else {
         unknown_freed(store);
     }
@@ -107,7 +112,7 @@ pub fn reallocation_succeeds<S: Store>(store: &mut S, call: &OpenCall) {
     }
     if call.flags & HAS_OLD != 0 {
         store.count(Counter::MatchedFrees, 1);
-        store.book_freed(call.old.stack, call.old.size);
+        store.book_freed(call.old.stack, call.old.size());
     } else {
         store.count(store.unknown_free(), 1);
     }
@@ -123,11 +128,11 @@ pub fn reallocation_fails<S: Store>(store: &mut S, key: u64, call: &OpenCall) {
     let put = store.put_block(key, &call.old, &mut replaced);
     if put as u32 == Put::Full as u32 {
         store.count(Counter::LostBlocksFull, 1);
-        store.count(Counter::LostBlocksFullBytes, call.old.size);
-        store.book_freed(call.old.stack, call.old.size);
+        store.count(Counter::LostBlocksFullBytes, call.old.size());
+        store.book_freed(call.old.stack, call.old.size());
     } else if put as u32 == Put::Replaced as u32 {
         store.count(Counter::Reappeared, 1);
-        store.book_freed(replaced.stack, replaced.size);
+        store.book_freed(replaced.stack, replaced.size());
     }
 }
 
@@ -253,13 +258,13 @@ mod tests {
         };
         match *op {
             Op::Allocate { address, size, stack } => {
-                allocated(maps, address, &Block { size, stack, born: 1 }, 0);
+                allocated(maps, address, &Block::new(size, 0, stack, 1), 0);
             }
             Op::Free { address } => freed(maps, address, 0),
             Op::Reallocate { from, to, size, stack } => {
                 let call = begin(maps, from, size);
                 reallocation_succeeds(maps, &call);
-                allocated(maps, to, &Block { size, stack, born: 1 }, 0);
+                allocated(maps, to, &Block::new(size, 0, stack, 1), 0);
             }
             Op::FailToReallocate { from, size } => {
                 let call = begin(maps, from, size);
@@ -303,7 +308,7 @@ mod tests {
                 }
             }
             let live: HashMap<u64, (u64, u32)> =
-                maps.blocks.iter().map(|(k, b)| (*k, (b.size, b.stack))).collect();
+                maps.blocks.iter().map(|(k, b)| (*k, (b.size(), b.stack))).collect();
             prop_assert_eq!(&live, &model);
             for stack in 1..5u32 {
                 let of_stack: Vec<u64> =
@@ -340,7 +345,7 @@ mod tests {
             for op in &ops {
                 run(&mut maps, op);
             }
-            let held: u64 = maps.blocks.values().map(|b| b.size).sum();
+            let held: u64 = maps.blocks.values().map(|b| b.size()).sum();
             prop_assert_eq!(maps.outstanding(), (held, maps.blocks.len() as u64));
             prop_assert_eq!(
                 maps.get(Counter::Allocs),
@@ -353,7 +358,7 @@ mod tests {
     #[test]
     fn blocks_from_before_the_trace_are_nobodys() {
         let mut maps = Maps::new(10);
-        allocated(&mut maps, 1, &Block { size: 10, stack: 1, born: 5 }, 0);
+        allocated(&mut maps, 1, &Block::new(10, 0, 1, 5), 0);
         maps.stacks.clear();
         freed(&mut maps, 1, 6);
         assert_eq!(maps.get(Counter::UnknownFrees), 1);

@@ -15,6 +15,7 @@ pub mod atomic;
 pub mod blocks;
 pub mod calls;
 pub mod cookie;
+pub mod family;
 pub mod ledger;
 pub mod records;
 pub mod sampling;

@@ -19,14 +19,39 @@ pub const UNKNOWN_STACK: u64 = 0;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {
-    /// Bytes asked for (not the usable size).
-    pub size: u64,
+    /// Bytes asked for (not the usable size), and the family in the top byte.
+    size_and_family: u64,
     /// Where the totals of the stack that allocated it are: see [`crate::stacks::handle`].
     pub stack: u32,
     /// When it was allocated: see [`born`].
     pub born: u32,
 }
 const _: () = assert!(size_of::<Block>() == 16);
+
+impl Block {
+    const SIZE_BITS: u32 = 56;
+    const MAX_SIZE: u64 = (1 << Self::SIZE_BITS) - 1;
+
+    /// A block of `size` bytes (no address space has more than 2^56) and of a family (see
+    /// [`crate::family`]; 0 where nobody asks).
+    #[inline(always)]
+    pub const fn new(size: u64, family: u8, stack: u32, born: u32) -> Self {
+        let size = if size > Self::MAX_SIZE { Self::MAX_SIZE } else { size };
+        Self { size_and_family: size | (family as u64) << Self::SIZE_BITS, stack, born }
+    }
+
+    /// Bytes asked for.
+    #[inline(always)]
+    pub const fn size(&self) -> u64 {
+        self.size_and_family & Self::MAX_SIZE
+    }
+
+    /// See [`crate::family`].
+    #[inline(always)]
+    pub const fn family(&self) -> u8 {
+        (self.size_and_family >> Self::SIZE_BITS) as u8
+    }
+}
 
 /// Births are told in units of 2^22 ns, about 4 ms: so 32 bits last for 208 days.
 pub const BORN_SHIFT: u32 = 22;
@@ -280,9 +305,13 @@ pub enum Counter {
     TimedHits,
     /// Nanoseconds that handlers ran in those.
     TimedNs,
+    /// Frees that could not be remembered, so that a second one is not told.
+    UnrememberedFrees,
+    /// Lost: wrong frees that found no room in the map `WRONG_FREES`.
+    LostWrongFrees,
 }
 /// How many counters there are.
-pub const COUNTER_COUNT: usize = Counter::TimedNs as usize + 1;
+pub const COUNTER_COUNT: usize = Counter::LostWrongFrees as usize + 1;
 
 /// The counters of one CPU: the value of the map `COUNTERS`.
 #[repr(C)]

@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod budget;
+mod check_frees;
 mod commands;
 mod corrupt_objects;
 mod formats;

@@ -79,7 +79,7 @@ impl Table {
 }
 
 fn block(n: u64) -> Block {
-    Block { size: n, stack: n as u32, born: !n as u32 }
+    Block::new(n, !n as u8, n as u32, !n as u32)
 }
 
 proptest! {

@@ -12,7 +12,8 @@ use aya_ebpf::{
 };
 use leaktrace_ebpf::{
     calls::{
-        ENCLOSES, FREES_ON_FAILURE, HAS_OLD, MAX_OPEN_CALLS, REALLOCATES, RESIZES, SAMPLED_OUT,
+        ENCLOSES, FAMILY_SHIFT, FREES_ON_FAILURE, HAS_OLD, MAX_OPEN_CALLS, REALLOCATES, RESIZES,
+        SAMPLED_OUT,
     },
     cookie::{Cookie, NO_ARGUMENT},
     ledger,
@@ -20,6 +21,7 @@ use leaktrace_ebpf::{
 };
 
 use crate::kernel::{
+    checked,
     clock::born_now,
     globals,
     hits::{
@@ -105,6 +107,9 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     if thread.open.depth() != 0 {
         if is_nested(ctx, thread, target, cookie, sp) {
             count(Counter::NestedCalls, 1);
+            if globals::check_frees() {
+                return checked::nested(thread, cookie, regs);
+            }
             return session::SKIP_RETURN;
         }
     } else if !sampling.is_exact() && is_allocator_code(target, arch::return_address(regs)) {
@@ -116,13 +121,20 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
         size = size_asked_for(regs, cookie);
     }
     let pointer = arch::argument(regs, cookie.pointer());
-    let thread_nests = thread.nests != 0;
+    // Checked frees may walk through it, too.
+    let thread_nests = thread.nests != 0 || globals::check_frees();
+    if globals::check_frees() {
+        flags |= u32::from(checked::family_of_new(thread, cookie, regs)) << FAMILY_SHIFT;
+    }
     // What is called inside an open call may walk through that: then, or the next time.
     if thread.open.depth() != 0 {
         thread.nests = 1;
     }
     let Some(call) = thread.open.push() else {
         count(Counter::LostTooDeep, 1);
+        if globals::check_frees() {
+            return checked::nested(thread, cookie, regs);
+        }
         return session::SKIP_RETURN;
     };
     call.sp = sp;
@@ -147,6 +159,10 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
             thread.open.pop();
             count(Counter::SampledOut, 1);
             return session::SKIP_RETURN;
+        }
+        if globals::check_frees() {
+            let old = if call.flags & HAS_OLD != 0 { call.old } else { Block::default() };
+            checked::reallocation_begins(thread, target, cookie, regs, &old);
         }
     }
     session::AWAIT_RETURN
@@ -211,6 +227,9 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
         return 0;
     };
     leave_earlier_window(thread, target);
+    if globals::check_frees() {
+        checked::returned(thread, cookie, regs, entry_sp);
+    }
     let function = cookie.function_and_slot();
     if !thread.open.any_returns(entry_sp, function) {
         return 0;
@@ -247,6 +266,9 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
         if pointer == 0 && call.size != 0 && call.flags & FREES_ON_FAILURE == 0 {
             let key = block_key(cookie.slot(), call.pointer);
             ledger::reallocation_fails(&mut Maps::new(), key, &call);
+            if globals::check_frees() {
+                checked::handed_out(cookie.slot(), call.pointer);
+            }
             count(Counter::FailedAllocs, 1);
             return 0;
         }
@@ -258,6 +280,11 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     if pointer == 0 {
         count(Counter::FailedAllocs, 1);
         return 0;
+    }
+    let family = (call.flags >> FAMILY_SHIFT) as u8;
+    if globals::check_frees() {
+        checked::handed_out(cookie.slot(), pointer);
+        checked::booked(thread, cookie, family);
     }
     if call.flags & SAMPLED_OUT != 0 {
         count(Counter::SampledOut, 1);
@@ -278,7 +305,7 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     let (stack, mut maps) = keep_stack(thread, slot, hashes);
     // What is booked now must not look older than the target's opening.
     let since = since(target);
-    let block = Block { size: call.size, stack, born: born_now(thread, since) };
+    let block = Block::new(call.size, family, stack, born_now(thread, since));
     ledger::allocated(&mut maps, block_key(slot, pointer), &block, since);
     0
 }

@@ -68,6 +68,11 @@ static SAMPLE_SCALE: u64 = 0;
 #[unsafe(link_section = ".rodata")]
 static FIXED_SIZES: [u64; FIXED_SIZE_COUNT] = [0; FIXED_SIZE_COUNT];
 
+/// 1: frees are checked.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static CHECK_FREES: u32 = 0;
+
 macro_rules! read {
     ($name:ident) => {
         // SAFETY: a static of plain data; volatile, since userspace patches it before loading.
@@ -114,6 +119,11 @@ pub(crate) fn size_is_traced(size: u64) -> bool {
 pub(crate) fn pid_namespace() -> Option<(u64, u64)> {
     let inode = read!(PID_NAMESPACE_INODE);
     if inode == 0 { None } else { Some((read!(PID_NAMESPACE_DEVICE), inode)) }
+}
+
+#[inline(always)]
+pub(crate) fn check_frees() -> bool {
+    read!(CHECK_FREES) != 0
 }
 
 #[inline(always)]

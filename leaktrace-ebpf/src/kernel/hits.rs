@@ -14,6 +14,7 @@ use leaktrace_ebpf::{
 };
 
 use crate::kernel::{
+    checked,
     clock::Timer,
     globals,
     maps::TARGETS,
@@ -127,5 +128,8 @@ pub(crate) fn abandon_top(thread: &mut Thread, slot: u16) {
     count(Counter::AbandonedCalls, 1);
     if call.flags & HAS_OLD != 0 && (call.function >> 16) as u16 == slot {
         ledger::reallocation_fails(&mut Maps::new(), block_key(slot, call.pointer), &call);
+        if globals::check_frees() {
+            checked::handed_out(slot, call.pointer);
+        }
     }
 }

@@ -5,10 +5,11 @@ use aya_ebpf::{
     btf_maps,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     macros::{btf_map, map},
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use leaktrace_ebpf::{
     blocks::Bucket,
+    family::{Freed, WrongFree, WrongFrees},
     records::{Counters, MAX_TARGETS, Mappings, SlotHits, StackTotals, Target, Watched},
     trial::TRIAL_COUNT,
     unwind::{CHUNK_WORDS, MAX_CHUNKS},
@@ -62,6 +63,15 @@ pub(crate) static MAPPINGS: Array<Mappings> = Array::with_max_entries(MAX_TARGET
 /// Rules found lately.
 #[map]
 pub(crate) static RULES: Array<RememberedRules> = Array::with_max_entries(1, 0);
+
+/// Blocks freed lately, by [`leaktrace_ebpf::records::block_key`]. Userspace sets the size where
+/// frees are checked.
+#[map]
+pub(crate) static FREED: LruHashMap<u64, Freed> = LruHashMap::with_max_entries(64, 0);
+
+/// Wrong frees. Userspace sets the size, as above.
+#[map]
+pub(crate) static WRONG_FREES: HashMap<WrongFree, WrongFrees> = HashMap::with_max_entries(1, 0);
 
 /// What is kept for each thread of a target; gone with the thread. aya-ebpf has no type for task
 /// storage, so this is the map definition that its loader reads from BTF, spelled out.

@@ -1,6 +1,7 @@
 //! The programs, and what they stand on.
 
 pub(crate) mod allocation;
+pub(crate) mod checked;
 pub(crate) mod clock;
 pub(crate) mod free;
 pub(crate) mod globals;

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_user, generated as helpers},
 };
 
-use leaktrace_ebpf::cookie::NO_ARGUMENT;
+use leaktrace_ebpf::{cookie::NO_ARGUMENT, family::Entered};
 
 use crate::kernel::verifier::opaque;
 
@@ -56,6 +56,12 @@ pub(crate) mod arch {
     pub(crate) fn return_address(regs: &pt_regs) -> u64 {
         read_u64(regs.rsp)
     }
+
+    /// Whether a call has not returned, as far as its return address is still on the stack.
+    #[inline(always)]
+    pub(crate) fn stands(call: &Entered) -> bool {
+        read_u64(call.sp) == call.return_address
+    }
 }
 
 #[cfg(bpf_target_arch = "aarch64")]
@@ -98,6 +104,12 @@ pub(crate) mod arch {
     #[inline(always)]
     pub(crate) fn return_address(regs: &pt_regs) -> u64 {
         regs.regs[30]
+    }
+
+    /// See the x86-64 variant: where the return address is saved is not known here.
+    #[inline(always)]
+    pub(crate) fn stands(_call: &Entered) -> bool {
+        true
     }
 }
 

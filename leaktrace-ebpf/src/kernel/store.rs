@@ -190,6 +190,22 @@ pub(crate) fn keep_stack(thread: &mut Thread, slot: u16, (id, check): (u64, u32)
     if thread.stack.ending == ENDING_DEPTH {
         count(Counter::TruncatedStacks, 1);
     }
+    known_stack(thread, slot, (id, check))
+}
+
+/// The id of the stack behind a handle; that of the unknown one if it is gone.
+#[inline(always)]
+pub(crate) fn stack_id(stack: u32) -> u64 {
+    match totals_of(stack) {
+        // SAFETY: a pointer to a map value, good until the end of the program.
+        Some(totals) => unsafe { (*totals).id },
+        None => UNKNOWN_STACK,
+    }
+}
+
+/// As [`keep_stack`], of a stack that allocates nothing.
+#[inline(always)]
+pub(crate) fn known_stack(thread: &mut Thread, slot: u16, (id, check): (u64, u32)) -> (u32, Maps) {
     let index = find_stack(id) as u32;
     let Some(totals) = STACKS.get_ptr_mut(index) else {
         count(Counter::LostStacksFull, 1);

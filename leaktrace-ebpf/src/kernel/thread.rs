@@ -5,6 +5,7 @@
 
 use leaktrace_ebpf::{calls::OpenCalls, records::StackRecord};
 
+use crate::kernel::checked::Checks;
 use crate::kernel::unwind::{Walk, trail::Trail, window::Window};
 
 #[repr(C)]
@@ -29,4 +30,6 @@ pub(crate) struct Thread {
     pub(crate) stack: StackRecord,
     /// A copy of a piece of the stack.
     pub(crate) window: Window,
+    /// What the checks of frees ask for.
+    pub(crate) checks: Checks,
 }

@@ -163,6 +163,10 @@ pub struct TraceArgs {
     /// No budget: trace all the time, whatever that costs
     #[arg(long)]
     pub exact: bool,
+    /// Also tell blocks that are freed twice, or by another family than they were allocated by
+    /// (`new` and `free`); implies --exact, and costs a stack for each free
+    #[arg(long, conflicts_with_all = ["max_overhead", "sample"])]
+    pub check_frees: bool,
     /// Only probe allocation functions in this file
     #[arg(short = 'O', long, value_name = "FILE")]
     pub obj: Option<String>,
@@ -192,7 +196,8 @@ pub struct TraceArgs {
 impl TraceArgs {
     /// What tracing may cost the target; `None` without a budget.
     pub fn budget(&self) -> Option<Share> {
-        (!self.exact).then(|| self.max_overhead.unwrap_or(Share::DEFAULT_BUDGET))
+        (!self.exact && !self.check_frees)
+            .then(|| self.max_overhead.unwrap_or(Share::DEFAULT_BUDGET))
     }
 
     /// What to probe.
@@ -201,7 +206,8 @@ impl TraceArgs {
     ///
     /// What is wrong with the user's own allocators.
     pub fn plan_options(&self) -> Result<PlanOptions, UsageError> {
-        Ok(PlanOptions { only: self.obj.clone(), own: self.own.allocators()? })
+        let own = self.own.allocators()?;
+        Ok(PlanOptions { only: self.obj.clone(), own, check_frees: self.check_frees })
     }
 
     /// Mean bytes between samples: a power of two, or 0 for every allocation.
@@ -356,6 +362,7 @@ mod tests {
         assert_eq!(budget(&["--max-overhead", "0.5%"]), Some(0.005));
         assert_eq!(budget(&["--max-overhead=20"]), Some(0.2));
         assert_eq!(budget(&["--exact"]), None);
+        assert_eq!(budget(&["--check-frees"]), None);
         assert_eq!(trace(&[]).sample_bytes(), 0);
         assert_eq!(trace(&["-s", "512KiB"]).sample_bytes(), 512 << 10);
         let sampled = trace(&["--exact", "--sample", "64K"]);
@@ -373,6 +380,8 @@ mod tests {
             &["leaktrace", "-p", "1", "--format", "svg"],
             &["leaktrace", "-p", "1", "--exact", "--max-overhead", "5%"],
             &["leaktrace", "-p", "1", "--max-overhead", "0"],
+            &["leaktrace", "-p", "1", "--check-frees", "--max-overhead", "5%"],
+            &["leaktrace", "-p", "1", "--check-frees", "--sample", "64K"],
             &["leaktrace", "-p", "1", "--max-overhead", "200%"],
             &["leaktrace", "-p", "1", "--sample", "many"],
             &["leaktrace", "run"],

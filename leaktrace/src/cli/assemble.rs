@@ -12,13 +12,14 @@ use super::own_use;
 use super::session::Session;
 use super::stack_quality;
 use super::windowed::Windowed;
+use super::wrong_frees;
 use crate::analyse::merge::{self, Drawn};
 use crate::analyse::{rank, verdict};
 use crate::collect::ledger::{self, BlockAges};
 use crate::collect::maps::CounterValues;
 use crate::model::{
     CodeAddr, Cost, EndedBy, Ending, Frame, Health, Report, Snapshot, StackId, StackReport, Totals,
-    Trace,
+    Trace, WrongFree, WrongFreeKind,
 };
 use crate::report::units;
 use crate::symbolize::culprit;
@@ -91,6 +92,7 @@ pub fn report(
         .into_iter()
         .map(|group| stack_report(session, snapshot, group, scan_age_s))
         .collect();
+    let wrong_frees = wrong_frees::find(session)?;
     let duration_s = snapshot.at_s;
     let smallest_leak = estimates::smallest_leak_bytes_per_s(session, duration_s, &totals);
     Ok(Report {
@@ -103,12 +105,13 @@ pub fn report(
             ended_by,
         },
         probes: session.targets.iter().flat_map(|t| t.probes.iter().cloned()).collect(),
-        health: health(session, snapshot, &counters),
+        health: health(session, snapshot, &counters, &wrong_frees),
         cost: cost(session, &counters, ended_by.is_some())?,
         totals,
         stacks,
         stacks_outstanding,
         smallest_leak_bytes_per_s: smallest_leak,
+        wrong_frees,
     })
 }
 
@@ -145,7 +148,7 @@ fn outstanding(session: &Session, id: StackId, totals: &Totals) -> (u64, u64) {
 type Place = (usize, CodeAddr);
 
 /// Names the frames of stacks, a target at a time.
-fn draw(session: &mut Session, ranked: &[rank::Ranked]) -> Vec<Drawn> {
+pub(super) fn draw(session: &mut Session, ranked: &[rank::Ranked]) -> Vec<Drawn> {
     let mut by_target: BTreeMap<usize, Vec<CodeAddr>> = BTreeMap::new();
     for stack in ranked {
         let Some(frames) = session.ledger.frames(stack.id) else { continue };
@@ -233,7 +236,12 @@ fn is_code(session: &Session, target: usize, address: CodeAddr) -> bool {
         .is_some_and(|located| located.mapping.executable)
 }
 
-fn health(session: &mut Session, snapshot: &Snapshot, counters: &CounterValues) -> Health {
+fn health(
+    session: &mut Session,
+    snapshot: &Snapshot,
+    counters: &CounterValues,
+    wrong_frees: &[WrongFree],
+) -> Health {
     let mut lost = lost(counters, session.ledger.collisions);
     // Frames that found no room in the ring buffer, of stacks that never came again.
     let nameless = snapshot
@@ -248,6 +256,7 @@ fn health(session: &mut Session, snapshot: &Snapshot, counters: &CounterValues) 
     notes.extend(session.unwinding.notes().iter().cloned());
     notes.extend(estimates::too_much(session, snapshot));
     notes.extend(estimates::doubtful(session));
+    notes.extend(wrong_frees::notes(session, counters));
     let mut probe_failures = Vec::new();
     for target in &session.targets {
         notes.extend(target.notes.iter().cloned());
@@ -272,6 +281,8 @@ fn health(session: &mut Session, snapshot: &Snapshot, counters: &CounterValues) 
         stacks: stack_quality::of(session, snapshot),
         probe_failures,
         notes,
+        double_frees: wrong_frees::count(wrong_frees, WrongFreeKind::Double),
+        mismatched_frees: wrong_frees::count(wrong_frees, WrongFreeKind::Mismatched),
     }
 }
 
@@ -304,6 +315,7 @@ pub fn lost(counters: &CounterValues, collisions: u64) -> BTreeMap<&'static str,
         ("too_deep", counters.get(Counter::LostTooDeep)),
         ("unreadable", counters.get(Counter::LostUnreadable)),
         ("exec", counters.get(Counter::LostExec)),
+        ("wrong_frees", counters.get(Counter::LostWrongFrees)),
     ])
 }
 

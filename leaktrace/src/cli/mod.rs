@@ -32,6 +32,7 @@ pub mod unwind_tables;
 pub mod unwinding;
 pub mod values;
 pub mod windowed;
+pub mod wrong_frees;
 
 use args::{Arguments, Command};
 

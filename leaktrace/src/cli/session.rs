@@ -85,6 +85,7 @@ impl Session {
             start_ns: clock::monotonic_ns(),
             perf_links: args.perf_links,
             fixed_sizes: plan.own.fixed_sizes(),
+            check_frees: args.check_frees,
         };
         let mut kernel = Kernel::load(&settings)?;
         let (maps, messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;

@@ -18,7 +18,7 @@ use crate::collect::{KernelMaps, Live, clock};
 use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals};
 use crate::probe::links::LinkKind;
 use crate::probe::{Attached, Kernel};
-use crate::target::{Image, Plan, PlanOptions, Process, TargetError, loader, process};
+use crate::target::{Families, Image, Plan, PlanOptions, Process, TargetError, loader, process};
 
 /// A process under trace.
 pub struct Traced {
@@ -34,6 +34,8 @@ pub struct Traced {
     pub failures: Vec<ProbeFailure>,
     /// What else is to be said about the plan.
     pub notes: Vec<String>,
+    /// The names of its functions, for wrong frees.
+    pub families: Families,
     /// Whether it has ended.
     pub ended: bool,
     /// It has called exec and its new address space has no probes yet.
@@ -117,6 +119,7 @@ impl Traced {
             probes: Vec::new(),
             failures: Vec::new(),
             notes: Vec::new(),
+            families: Families::default(),
             ended: false,
             awaits_probes: false,
             allocator_code: Vec::new(),
@@ -135,6 +138,7 @@ impl Traced {
     fn adopt(&mut self, plan: Plan, attached: Attached) {
         self.probes = attached.probes.clone();
         self.failures = attached.failures.clone();
+        self.families = Families::of(&plan);
         self.notes = plan.notes;
         self.allocator_code = plan.allocator_code;
         self.frees_nest = plan.frees_nest;

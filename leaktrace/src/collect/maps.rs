@@ -15,6 +15,7 @@ use super::gauge::{self, Gauge, Hits};
 use super::mapped::MappedArray;
 use super::tables::{LiveBlock, Tables};
 use super::unwind_tables::MappingsChunk;
+use super::wrong_frees::{self, WrongFrees, WrongFreesMap};
 use crate::model::{Addr, Pid, Slot, StackId, Totals};
 
 /// aya's typed maps want to know which types are plain data; its own trait cannot be implemented
@@ -37,6 +38,7 @@ pub struct KernelMaps {
     watched: HashMap<MapData, u32, PlainData<records::Watched>>,
     counters: PerCpuArray<MapData, PlainData<Counters>>,
     hits: PerCpuArray<MapData, PlainData<SlotHits>>,
+    wrong_frees: WrongFreesMap,
     /// Of the maps of targets, hits and counters, for [`Gauge`]s.
     gauged: [OwnedFd; 3],
     /// The slots that were open so far are those below.
@@ -67,6 +69,7 @@ impl KernelMaps {
             watched: take("WATCHED")?.try_into()?,
             counters: counters.try_into()?,
             hits: hits.try_into()?,
+            wrong_frees: take("WRONG_FREES")?.try_into()?,
             gauged,
             slots: 0,
         };
@@ -239,12 +242,22 @@ impl KernelMaps {
         self.tables.forget_stacks(Some(stacks)).context("cannot clear the table of stacks")
     }
 
+    /// The wrong frees so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn wrong_frees(&self) -> Result<Vec<WrongFrees>> {
+        wrong_frees::read(&self.wrong_frees)
+    }
+
     /// Forgets all blocks and totals.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn clear(&mut self) -> Result<()> {
+        wrong_frees::clear(&mut self.wrong_frees)?;
         self.tables.forget_blocks(|_| true).context("cannot empty the table of live blocks")?;
         self.tables.forget_stacks(None).context("cannot empty the table of stacks")
     }

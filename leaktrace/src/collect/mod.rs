@@ -15,6 +15,7 @@ pub mod messages;
 pub mod readiness;
 pub mod tables;
 pub mod unwind_tables;
+mod wrong_frees;
 
 pub use event_loop::{Event, Source, Step};
 pub use gauge::Gauge;
@@ -23,3 +24,4 @@ pub use live::Live;
 pub use maps::{KernelMaps, MessageRing};
 pub use tables::LiveBlock;
 pub use unwind_tables::UnwindTables;
+pub use wrong_frees::WrongFrees;

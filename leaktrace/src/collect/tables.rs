@@ -85,11 +85,11 @@ impl Tables {
                 let born_ns =
                     self.terms.start_ns.saturating_add(u64::from(block.born) << BORN_SHIFT);
                 let live = LiveBlock {
-                    size: block.size,
+                    size: block.size(),
                     stack,
                     born_ns,
-                    stands_for_bytes: self.terms.sampling.bytes_of(block.size),
-                    stands_for_blocks: self.terms.sampling.blocks_of(block.size),
+                    stands_for_bytes: self.terms.sampling.bytes_of(block.size()),
+                    stands_for_blocks: self.terms.sampling.blocks_of(block.size()),
                 };
                 let slot = (key >> 48) as u16;
                 visit(Addr(block_key(slot, key)), Slot(slot), &live);
@@ -114,8 +114,8 @@ impl Tables {
                 && blocks::take(&pieces, place, key, FREE, &mut block)
             {
                 let of_stack = freed.entry(block.stack).or_default();
-                of_stack.0 = of_stack.0.wrapping_add(self.terms.sampling.bytes_of(block.size));
-                of_stack.1 = of_stack.1.wrapping_add(self.terms.sampling.blocks_of(block.size));
+                of_stack.0 = of_stack.0.wrapping_add(self.terms.sampling.bytes_of(block.size()));
+                of_stack.1 = of_stack.1.wrapping_add(self.terms.sampling.blocks_of(block.size()));
                 removed += 1;
             }
         }

@@ -37,6 +37,10 @@ pub struct Health {
     pub probe_failures: Vec<ProbeFailure>,
     /// What else the reader of a report has to know: one sentence each.
     pub notes: Vec<String>,
+    /// Blocks freed that were freed before; 0 where frees are not checked.
+    pub double_frees: u64,
+    /// Blocks freed by another family than they were allocated by; 0 as above.
+    pub mismatched_frees: u64,
 }
 
 /// How many allocations have a whole stack, and why the others have not.

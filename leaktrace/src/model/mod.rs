@@ -7,6 +7,7 @@ pub mod printable;
 pub mod report;
 pub mod snapshot;
 pub mod unwind;
+pub mod wrong_free;
 
 pub use health::{Health, LostAt, LostReason, ProbeFailure, StackQuality};
 pub use ids::{Addr, CodeAddr, Pid, Slot, StackId};
@@ -18,3 +19,4 @@ pub use report::{
 };
 pub use snapshot::{Ending, Snapshot, StackFrames, Totals};
 pub use unwind::UnwindTable;
+pub use wrong_free::{CallSite, WrongFree, WrongFreeKind};

@@ -3,6 +3,7 @@
 use super::health::Health;
 use super::ids::{Addr, Pid, StackId};
 use super::snapshot::{Ending, Totals};
+use super::wrong_free::WrongFree;
 
 /// What a trace found. Names in it are printable (see [`super::printable`]).
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Report {
     /// The smallest leak that would have been seen, in bytes a second; `None` when every allocation
     /// was.
     pub smallest_leak_bytes_per_s: Option<f64>,
+    /// Frees that are wrong, as far as they were checked; most frequent first.
+    pub wrong_frees: Vec<WrongFree>,
 }
 
 impl Report {

@@ -56,10 +56,14 @@ pub enum Handler {
     Empty,
     /// Counts, and nothing else.
     Count,
+    /// Books a free, and judges it.
+    FreeChecked,
+    /// Notes a call of an operator that only calls another function.
+    Operator,
 }
 
 impl Handler {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::AllocationExit,
         Self::Allocation,
         Self::AllocationEntry,
@@ -69,6 +73,8 @@ impl Handler {
         Self::EmptyPair,
         Self::Empty,
         Self::Count,
+        Self::FreeChecked,
+        Self::Operator,
     ];
 
     /// The one that does nothing at the same place.
@@ -89,6 +95,8 @@ impl Handler {
             Self::EmptyPair => &["empty_return", "empty"],
             Self::Empty => &["empty"],
             Self::Count => &["count_hit"],
+            Self::FreeChecked => &["free_checked"],
+            Self::Operator => &["operator_entry"],
         }
     }
 
@@ -103,6 +111,8 @@ impl Handler {
             Self::EmptyPair => ("empty_session", AttachType::Session),
             Self::Empty => ("empty", AttachType::Multi),
             Self::Count => ("count_hit", AttachType::Multi),
+            Self::FreeChecked => ("free_checked", AttachType::Multi),
+            Self::Operator => ("operator_entry", AttachType::Multi),
         }
     }
 }

@@ -10,6 +10,7 @@ use aya::programs::{ProgramError, ProgramType, RawTracePoint, UProbe};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use leaktrace_ebpf::cookie::FIXED_SIZES;
+use leaktrace_ebpf::family::{MAX_WRONG_FREES, REMEMBERED_FREES};
 use leaktrace_ebpf::records::Terms;
 use leaktrace_ebpf::sampling::Sampling;
 use leaktrace_ebpf::{blocks, stacks};
@@ -47,6 +48,8 @@ pub struct Settings {
     pub perf_links: bool,
     /// See [`leaktrace_ebpf::cookie::Signature::fixed_size`]; bytes.
     pub fixed_sizes: [u64; FIXED_SIZES],
+    /// Judge frees.
+    pub check_frees: bool,
 }
 
 impl Settings {
@@ -68,6 +71,7 @@ impl Default for Settings {
             verbose: false,
             perf_links: false,
             fixed_sizes: [0; FIXED_SIZES],
+            check_frees: false,
         }
     }
 }
@@ -119,6 +123,9 @@ impl Kernel {
             .override_global("FIXED_SIZES", &settings.fixed_sizes, true)
             .override_global("SAMPLE_BYTES", &sampling.bytes, true)
             .override_global("SAMPLE_SCALE", &sampling.scale, true)
+            .override_global("CHECK_FREES", &u32::from(settings.check_frees), true)
+            .map_max_entries("FREED", if settings.check_frees { REMEMBERED_FREES } else { 64 })
+            .map_max_entries("WRONG_FREES", if settings.check_frees { MAX_WRONG_FREES } else { 1 })
             .map_max_entries("BLOCKS", buckets)
             .map_max_entries("STACKS", places)
             .load(OBJECT)

@@ -53,7 +53,9 @@ pub(super) fn wishes(plan: &Plan, slot: Slot) -> Vec<Vec<Wish<'_>>> {
     let mut wishes = Vec::new();
     for probe in &plan.probes {
         let handler = match probe.role {
+            Role::Free if plan.check_frees => Handler::FreeChecked,
             Role::Free => Handler::Free,
+            Role::Operator => Handler::Operator,
             Role::AllocReturn if probe.on_return_instruction => Handler::AllocationExit,
             // A return probe and its entry probe sit on one instruction.
             Role::AllocReturn => Handler::Allocation,
@@ -61,6 +63,7 @@ pub(super) fn wishes(plan: &Plan, slot: Slot) -> Vec<Vec<Wish<'_>>> {
             Role::AllocEntry => Handler::AllocationEntry,
         };
         let purpose = match probe.signature.kind {
+            _ if probe.role == Role::Operator => Purpose::Frees,
             Kind::Allocate => Purpose::Allocations,
             Kind::Reallocate | Kind::Resize | Kind::ReallocateOrFree => Purpose::Reallocations,
             Kind::Free => Purpose::Frees,

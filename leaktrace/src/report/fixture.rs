@@ -263,6 +263,7 @@ pub(crate) fn server() -> Report {
         stacks,
         stacks_outstanding: 10,
         smallest_leak_bytes_per_s: None,
+        wrong_frees: Vec::new(),
     }
 }
 

@@ -78,6 +78,12 @@ pub(super) fn details(health: &Health) -> Vec<String> {
         ));
     }
     let asides: Vec<String> = [
+        (health.double_frees, "block freed twice", "blocks freed twice"),
+        (
+            health.mismatched_frees,
+            "block freed by another family than it was allocated by",
+            "blocks freed by another family than they were allocated by",
+        ),
         (
             health.reappeared,
             "block handed out again without a free seen",
@@ -195,6 +201,7 @@ fn reason_and_advice(reason: &str) -> String {
             "the frames of their stacks found no room on their way to leaktrace, so these blocks have\
                      no stack; trace again, on a machine with less load"
         }
+        "wrong_frees" => "wrong frees that are not told: there were too many different ones",
         "exec" => "calls between an exec and the new program's probes",
         _ => return format!("reason `{reason}`"),
     };

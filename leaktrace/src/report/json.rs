@@ -10,9 +10,11 @@ use serde::Serialize;
 mod cost;
 mod health;
 mod plan;
+mod wrong_free;
 
 use cost::Cost;
 use health::{Health, ProbeFailure};
+use wrong_free::WrongFree;
 
 pub(super) use plan::write_plan;
 
@@ -44,6 +46,7 @@ struct Report<'a> {
     stacks: Vec<Stack<'a>>,
     /// Null when every allocation was seen.
     smallest_leak_bytes_per_s: Option<f64>,
+    wrong_frees: Vec<WrongFree<'a>>,
 }
 
 impl<'a> From<&'a model::Report> for Report<'a> {
@@ -64,6 +67,7 @@ impl<'a> From<&'a model::Report> for Report<'a> {
             stacks_outstanding: report.stacks_outstanding,
             stacks: report.stacks.iter().map(Stack::from).collect(),
             smallest_leak_bytes_per_s: report.smallest_leak_bytes_per_s,
+            wrong_frees: report.wrong_frees.iter().map(WrongFree::from).collect(),
         }
     }
 }

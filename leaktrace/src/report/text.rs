@@ -3,6 +3,7 @@
 
 pub(super) mod cost;
 mod stack;
+mod wrong_frees;
 
 use std::io::{self, Write};
 
@@ -31,6 +32,7 @@ pub(super) struct Parts {
     pub(super) totals: Vec<String>,
     pub(super) stacks: Vec<Vec<String>>,
     pub(super) not_shown: Option<String>,
+    pub(super) wrong_frees: Vec<Vec<String>>,
     pub(super) health: Vec<String>,
     pub(super) details: Vec<String>,
     pub(super) seen: Vec<String>,
@@ -58,6 +60,7 @@ impl Parts {
             stacks: shown.map(|(i, stack)| stack::lines(report, stack, i + 1, style)).collect(),
             not_shown: not_shown(report, &outstanding, style.top)
                 .map(|rest| inked(&rest, Ink::Faint, style)),
+            wrong_frees: wrong_frees::parts(report, style),
             health: inked_lines(
                 &names::wrap(&summary, style.width, "Health: ", "        "),
                 health_ink,
@@ -83,6 +86,10 @@ impl Parts {
         }
         if let Some(rest) = &self.not_shown {
             lines.extend([rest.as_str(), ""]);
+        }
+        for part in &self.wrong_frees {
+            lines.extend(part.iter().map(String::as_str));
+            lines.push("");
         }
         let below = [&self.health, &self.details, &self.seen, &self.cost, &self.bill];
         lines.extend(below.into_iter().flatten().map(String::as_str));

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod demangle;
 pub mod elf;
 pub mod error;
+pub mod families;
 pub mod heap;
 pub mod image;
 pub mod loader;
@@ -25,6 +26,7 @@ pub mod unwind;
 
 pub use budget::Budget;
 pub use error::TargetError;
+pub use families::Families;
 pub use image::{Image, Located};
 pub use loader::LoaderHook;
 pub use object_file::ObjectFile;

@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 
-use leaktrace_ebpf::cookie::{FUNCTION_BITS, Signature};
+use leaktrace_ebpf::cookie::{FUNCTION_BITS, Form, Signature};
 use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
 
-use super::allocators;
+use super::allocators::{self, Entry};
 use super::budget::Budget;
-use super::elf::{Elf, ElfError};
+use super::elf::{Elf, ElfError, Function};
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
 use super::loader::LoaderHook;
 use super::object_file::ObjectFile;
 use super::own_allocators::{self, OwnAllocators};
-use super::sites::{Role, sites};
+use super::sites::{Role, RoleSite, operator_site, sites};
 use super::tails::Bounds;
 use crate::model::{Addr, ProbeFailure, ProbeInfo};
 
@@ -25,7 +25,7 @@ mod tests;
 use defined::{Chosen, Defined};
 
 /// Functions of one target are told apart by so many numbers.
-const MOST_FUNCTIONS: usize = 1 << FUNCTION_BITS;
+const MOST_FUNCTIONS: u16 = 1 << FUNCTION_BITS;
 /// And implementations by so many; the last stands for all beyond.
 const MOST_IMPLEMENTATIONS: u8 = 1 << (u16::BITS - FUNCTION_BITS);
 
@@ -36,6 +36,8 @@ pub struct PlanOptions {
     pub only: Option<String>,
     /// The user's own allocators; [`PlanOptions::only`] is not about them.
     pub own: OwnAllocators,
+    /// Operators that only call another function are to be told from it (`--check-frees`).
+    pub check_frees: bool,
 }
 
 /// A probe to place.
@@ -101,6 +103,8 @@ pub struct Plan {
     pub failures: Vec<ProbeFailure>,
     /// Files that could not be read; one sentence each.
     pub notes: Vec<String>,
+    /// See [`PlanOptions::check_frees`].
+    pub check_frees: bool,
 }
 
 impl Plan {
@@ -113,7 +117,8 @@ impl Plan {
         let only = options.only.as_deref();
         let budget = Budget::for_plan();
         let loader_hook = LoaderHook::find(image, &budget);
-        let mut plan = Self { loader_hook, ..Self::default() };
+        let check_frees = options.check_frees;
+        let mut plan = Self { loader_hook, check_frees, ..Self::default() };
         let mut files = 0;
         plan.note_unopened(image, only);
         for file in image.files().filter(|f| is_chosen(f, only)) {
@@ -201,14 +206,21 @@ impl Plan {
             return Ok(());
         }
         let bounds = Bounds::of(&elf);
-        let sorted_out = defined.sorted_out(&elf)?;
+        let sorted_out = defined.sorted_out(&elf, self.check_frees)?;
         let first = self.probes.iter().map(|p| p.implementation + 1).max().unwrap_or(0);
         let mut probed = false;
         for chosen in &sorted_out.probed {
             let implementation = first.saturating_add(chosen.group as u8);
             probed |= self.add_function(&bounds, file, chosen, implementation);
         }
-        let shown = |functions: &[(&allocators::Entry, _)]| -> Vec<String> {
+        if self.check_frees {
+            for (entry, function) in &sorted_out.covered {
+                if entry.signature.form != Form::Plain {
+                    self.add_operator(&bounds, file, entry, function, first);
+                }
+            }
+        }
+        let shown = |functions: &[(&Entry, _)]| -> Vec<String> {
             functions.iter().map(|(entry, _)| allocators::display_name(entry.name)).collect()
         };
         if defined.has_allocator() && (probed || !sorted_out.covered.is_empty()) {
@@ -241,6 +253,31 @@ impl Plan {
         }
     }
 
+    /// Adds the probe of an operator that only calls another function.
+    fn add_operator(
+        &mut self,
+        bounds: &Bounds<'_, '_>,
+        file: &Arc<ObjectFile>,
+        entry: &Entry,
+        function: &Function,
+        implementation: u8,
+    ) {
+        let shown = allocators::display_name(entry.name);
+        let number = self.next_number();
+        let found = operator_site(bounds.elf, entry, function)
+            .and_then(|site| Ok((number.ok_or_else(too_many_functions)?, site)));
+        match found {
+            Ok((number, site)) => {
+                let number = Number { function: number, implementation };
+                self.add_sites(file, &shown, entry.signature, number, vec![site]);
+            }
+            Err(error) => {
+                let module = file.path.clone();
+                self.failures.push(ProbeFailure { function: shown, module, error });
+            }
+        }
+    }
+
     /// Adds the probes of one function; false when it cannot be probed.
     fn add_function(
         &mut self,
@@ -251,42 +288,67 @@ impl Plan {
     ) -> bool {
         let entry = chosen.entry;
         let shown = allocators::display_name(entry.name);
-        let functions = self
-            .probes
-            .last()
-            .map_or(0, |last| usize::from(last.function_index) % MOST_FUNCTIONS + 1);
-        let found = if functions < MOST_FUNCTIONS {
-            sites(bounds, entry, &chosen.function)
-        } else {
-            Err(format!("{MOST_FUNCTIONS} functions are probed already"))
+        let found = match self.next_number() {
+            Some(number) => sites(bounds, entry, &chosen.function).map(|sites| (number, sites)),
+            None => Err(too_many_functions()),
         };
-        let sites = match found {
-            Ok(sites) => sites,
+        let (function, sites) = match found {
+            Ok(found) => found,
             Err(error) => {
                 let module = file.path.clone();
                 self.failures.push(ProbeFailure { function: shown, module, error });
                 return false;
             }
         };
-        let implementation = implementation.min(MOST_IMPLEMENTATIONS - 1);
-        let function_index = u16::from(implementation) << FUNCTION_BITS | functions as u16;
-        for site in sites {
-            self.probes.push(PlannedProbe {
-                function: shown.clone(),
-                function_index,
-                implementation,
-                signature: entry.signature.form(chosen.form),
-                file: Arc::clone(file),
-                file_offset: site.file_offset,
-                function_offset: site.site.offset,
-                role: site.role,
-                on_return_instruction: site.on_return_instruction,
-                instruction: site.site.instruction,
-                emulated: site.site.emulated,
-            });
-        }
+        let signature = entry.signature.form(chosen.form);
+        self.add_sites(file, &shown, signature, Number { function, implementation }, sites);
         true
     }
+
+    /// A number that no function of the plan has yet.
+    pub(super) fn next_number(&self) -> Option<u16> {
+        let used = self.probes.iter().map(|probe| probe.function_index % MOST_FUNCTIONS);
+        let next = used.max().map_or(0, |last| last + 1);
+        (next < MOST_FUNCTIONS).then_some(next)
+    }
+
+    /// Adds the probes of a function.
+    pub(super) fn add_sites(
+        &mut self,
+        file: &Arc<ObjectFile>,
+        function: &str,
+        signature: Signature,
+        number: Number,
+        sites: Vec<RoleSite>,
+    ) {
+        let implementation = number.implementation.min(MOST_IMPLEMENTATIONS - 1);
+        let function_index = u16::from(implementation) << FUNCTION_BITS | number.function;
+        self.probes.extend(sites.into_iter().map(|site| PlannedProbe {
+            function: function.to_owned(),
+            function_index,
+            implementation,
+            signature,
+            file: Arc::clone(file),
+            file_offset: site.file_offset,
+            function_offset: site.site.offset,
+            role: site.role,
+            on_return_instruction: site.on_return_instruction,
+            instruction: site.site.instruction,
+            emulated: site.site.emulated,
+        }));
+    }
+}
+
+/// What tells a function of a plan from the others.
+pub(super) struct Number {
+    /// Below [`MOST_FUNCTIONS`].
+    pub(super) function: u16,
+    /// Whose implementation it is.
+    pub(super) implementation: u8,
+}
+
+fn too_many_functions() -> String {
+    format!("{MOST_FUNCTIONS} functions are probed already")
 }
 
 /// Says a hundred things at most, and how many there were beyond.

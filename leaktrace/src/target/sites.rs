@@ -4,7 +4,7 @@ use leaktrace_ebpf::cookie::{Kind, NO_ARGUMENT, Signature};
 
 use super::allocators::Entry;
 use super::decode::{self, Machine, Need, Placement};
-use super::elf::Function;
+use super::elf::{Elf, Function};
 use super::tails::{self, Bounds};
 
 /// The most code of one function that is decoded, in bytes.
@@ -21,6 +21,8 @@ pub enum Role {
     AllocReturn,
     /// Books a free.
     Free,
+    /// Notes a call of an operator that only calls another function.
+    Operator,
 }
 
 impl Role {
@@ -30,6 +32,7 @@ impl Role {
             Self::AllocEntry => "alloc-entry",
             Self::AllocReturn => "alloc-return",
             Self::Free => "free",
+            Self::Operator => "operator",
         }
     }
 }
@@ -95,6 +98,32 @@ pub(super) fn sites_of(
     }
     sites.push(place(Role::AllocEntry, false, entry_site)?);
     Ok(sites)
+}
+
+/// The probe at the entry of an operator that only calls another function.
+pub(super) fn operator_site(
+    elf: &Elf<'_>,
+    entry: &Entry,
+    function: &Function,
+) -> Result<RoleSite, String> {
+    let size = function.size.clamp(UNKNOWN_FUNCTION, LONGEST_FUNCTION);
+    let code = elf.code(function.address, size).map_err(|e| e.to_string())?;
+    let pointer = entry.signature.pointer;
+    let need = Need {
+        arguments: if pointer == NO_ARGUMENT { &[] } else { &[pointer] },
+        return_probe: true,
+        ignore_when_zero: None,
+    };
+    let site = match decode::place(Machine::HOST, &code, function.address, &need) {
+        Placement::At(site) => site,
+        Placement::Refused(why) => return Err(why),
+    };
+    let file_offset = function
+        .address
+        .checked_add(site.offset)
+        .and_then(|address| elf.file_offset(address))
+        .ok_or("its code lies outside of the file")?;
+    Ok(RoleSite { role: Role::Operator, on_return_instruction: false, site, file_offset })
 }
 
 fn entry_site(signature: Signature, code: &[u8], address: u64) -> Result<decode::Site, String> {

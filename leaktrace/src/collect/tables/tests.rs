@@ -54,7 +54,7 @@ impl<'a> Booker<'a> {
         ] {
             change(totals, field, |word| word.fetch_add(n, Ordering::Relaxed));
         }
-        let block = Block { size, stack: handle(index, generation(totals)), born: 3 };
+        let block = Block::new(size, 0xff, handle(index, generation(totals)), 3);
         let key = block_key(slot, address);
         fill(&self.blocks, claim(&self.blocks, key), key, &block);
     }

@@ -25,6 +25,8 @@ pub(super) struct Health<'a> {
     probe_failures: Vec<ProbeFailure<'a>>,
     notes: &'a [String],
     complete: bool,
+    double_frees: u64,
+    mismatched_frees: u64,
 }
 
 impl<'a> From<&'a model::Health> for Health<'a> {
@@ -47,6 +49,8 @@ impl<'a> From<&'a model::Health> for Health<'a> {
             probe_failures: health.probe_failures.iter().map(ProbeFailure::from).collect(),
             notes: &health.notes,
             complete: health.complete(),
+            double_frees: health.double_frees,
+            mismatched_frees: health.mismatched_frees,
         }
     }
 }

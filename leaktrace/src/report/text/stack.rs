@@ -1,7 +1,7 @@
 //! One stack: what it holds, why it got its verdict, and its frames.
 
 use super::{Ink, about, inked, inked_lines};
-use crate::model::{Ending, Interval, Report, StackReport, VerdictKind};
+use crate::model::{Ending, Frame, Interval, Report, StackReport, VerdictKind};
 use crate::report::{Style, names, units};
 
 /// Columns before a frame's name.
@@ -26,7 +26,7 @@ pub(super) fn lines(
     if !evidence.trim().is_empty() {
         lines.extend(names::wrap(evidence, style.width, "    ", "    "));
     }
-    lines.extend(frames(stack, style));
+    lines.extend(frames(&stack.frames, stack.culprit, stack.ending, style));
     lines
 }
 
@@ -81,11 +81,16 @@ impl Row {
     }
 }
 
-fn frames(stack: &StackReport, style: Style) -> Vec<String> {
+pub(super) fn frames(
+    frames: &[Frame],
+    culprit: Option<usize>,
+    ending: Ending,
+    style: Style,
+) -> Vec<String> {
     let mut lines = Vec::new();
     // Whoever allocated on behalf of the culprit is one frame; the rest of that chain says nothing.
-    let folded = match stack.culprit {
-        Some(culprit) if (LEAST_FOLDED + 1..stack.frames.len()).contains(&culprit) => culprit - 1,
+    let folded = match culprit {
+        Some(culprit) if (LEAST_FOLDED + 1..frames.len()).contains(&culprit) => culprit - 1,
         _ => 0,
     };
     if folded > 0 {
@@ -95,16 +100,15 @@ fn frames(stack: &StackReport, style: Style) -> Vec<String> {
         );
         lines.push(inked(&remark, Ink::Faint, style));
     }
-    let to_culprit = stack.culprit.map_or(0, |culprit| culprit.saturating_add(1));
+    let to_culprit = culprit.map_or(0, |culprit| culprit.saturating_add(1));
     let limit = folded.saturating_add(style.frames).max(to_culprit);
-    let rows: Vec<Row> = stack
-        .frames
+    let rows: Vec<Row> = frames
         .iter()
         .take(limit)
         .enumerate()
         .skip(folded)
         .map(|(i, frame)| Row {
-            mark: if stack.culprit == Some(i) { "  > " } else { "    " },
+            mark: if culprit == Some(i) { "  > " } else { "    " },
             name: names::frame_name(frame),
             inlined: frame.inlined,
             location: names::location(frame),
@@ -116,17 +120,17 @@ fn frames(stack: &StackReport, style: Style) -> Vec<String> {
     let places = widest(&|row| row.location.as_deref().map_or(0, |place| place.chars().count()));
     let column = widest(&Row::name_width).min(room - places.min(room * 2 / 5));
     lines.extend(rows.iter().map(|row| row_line(row, column, style)));
-    let cut = stack.frames.len().saturating_sub(rows.len() + folded);
+    let cut = frames.len().saturating_sub(rows.len() + folded);
     let remark = if cut > 0 {
         format!(
             "    ... {} more frame{}",
             units::count(cut as u64),
             if cut == 1 { "" } else { "s" }
         )
-    } else if stack.frames.is_empty() {
+    } else if frames.is_empty() {
         "    (no frames: its stack is not known)".to_owned()
     } else {
-        match stack.ending {
+        match ending {
             Ending::Complete => return lines,
             Ending::Depth => {
                 "    ... outer callers are missing: there are more frames than are kept".to_owned()

@@ -16,7 +16,7 @@ use crate::target::elf::{Elf, ElfError, Function};
 use crate::target::image::Image;
 use crate::target::maps::FileId;
 use crate::target::object_file::ObjectFile;
-use crate::target::plan::{Plan, PlannedProbe};
+use crate::target::plan::{Number, Plan};
 use crate::target::sites::sites_of;
 use crate::target::tails::Bounds;
 
@@ -25,9 +25,7 @@ const MOST_MATCHES: usize = 64;
 /// So many names are told that come close.
 const CLOSE_NAMES: usize = 3;
 /// The number of an implementation that stands for the user's own functions: the last.
-const IMPLEMENTATION: u16 = u16::MAX >> FUNCTION_BITS << FUNCTION_BITS;
-/// More functions of one process are not told apart.
-const MOST_FUNCTIONS: u16 = 1 << FUNCTION_BITS;
+const IMPLEMENTATION: u8 = (u16::MAX >> FUNCTION_BITS) as u8;
 /// What is decoded of a function whose size nobody knows: its first instruction, in bytes.
 const LONGEST_INSTRUCTION: u64 = 15;
 
@@ -139,13 +137,15 @@ impl Search<'_, '_> {
         let own = wish.function;
         let shown = printable(&own.place.function());
         let mut functions = match &own.place {
-            Place::Address { address, .. } => match function_at(bounds.elf, shown.clone(), *address) {
-                Ok(function) => vec![function],
-                Err(why) => {
-                    wish.found = true;
-                    return self.fail(&shown, file, why);
+            Place::Address { address, .. } => {
+                match function_at(bounds.elf, shown.clone(), *address) {
+                    Ok(function) => vec![function],
+                    Err(why) => {
+                        wish.found = true;
+                        return self.fail(&shown, file, why);
+                    }
                 }
-            },
+            }
             Place::Symbol { .. } => {
                 let mut same: Vec<Function> =
                     symbols.iter().filter(|symbol| wish.is(&symbol.name)).cloned().collect();
@@ -188,7 +188,7 @@ impl Search<'_, '_> {
             Ok(sites) => sites,
             Err(why) => return self.fail(shown, file, why),
         };
-        let Some(number) = self.next_number() else {
+        let Some(number) = self.plan.next_number() else {
             return self.fail(shown, file, "too many functions are probed already".to_owned());
         };
         if let Some(start) = elf.file_offset(function.address) {
@@ -198,26 +198,8 @@ impl Search<'_, '_> {
             });
         }
         self.taken.insert((file.id, function.address), shown.to_owned());
-        self.plan.probes.extend(sites.into_iter().map(|site| PlannedProbe {
-            function: shown.to_owned(),
-            function_index: IMPLEMENTATION | number,
-            implementation: (IMPLEMENTATION >> FUNCTION_BITS) as u8,
-            signature: own.signature,
-            file: Arc::clone(file),
-            file_offset: site.file_offset,
-            function_offset: site.site.offset,
-            role: site.role,
-            on_return_instruction: site.on_return_instruction,
-            instruction: site.site.instruction,
-            emulated: site.site.emulated,
-        }));
-    }
-
-    /// A number that no function of the plan has yet.
-    fn next_number(&self) -> Option<u16> {
-        let used = self.plan.probes.iter().map(|probe| probe.function_index % MOST_FUNCTIONS);
-        let next = used.max().map_or(0, |last| last + 1);
-        (next < MOST_FUNCTIONS).then_some(next)
+        let number = Number { function: number, implementation: IMPLEMENTATION };
+        self.plan.add_sites(file, shown, own.signature, number, sites);
     }
 
     fn fail(&mut self, function: &str, file: &ObjectFile, error: String) {

@@ -46,7 +46,13 @@ impl Defined {
     }
 
     /// The functions with all that matters to their probes.
-    pub(in crate::target) fn sorted_out(&self, elf: &Elf<'_>) -> Result<SortedOut, ElfError> {
+    ///
+    /// `apart`: those that only call another get a probe of their own, which tells the forms apart.
+    pub(in crate::target) fn sorted_out(
+        &self,
+        elf: &Elf<'_>,
+        apart: bool,
+    ) -> Result<SortedOut, ElfError> {
         let route = Route::through(elf, &self.functions)?;
         let mut families = Families::of(self.functions.iter().map(|(entry, _)| entry.family));
         let mut forms = Forms::default();
@@ -61,7 +67,9 @@ impl Defined {
         for (entry, function) in &self.functions {
             if let Some(by) = route.covering(elf, entry, function) {
                 families.unite(entry.family, by.family);
-                forms.unite(entry, by);
+                if !apart {
+                    forms.unite(entry, by);
+                }
                 out.covered.push((entry, function.clone()));
             } else {
                 out.frees_nest |= entry.frees() && route.leads_to_a_free(elf, function);
