@@ -140,6 +140,13 @@ impl Cookie {
         )
     }
 
+    /// The same for the target in another slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_slot(self, slot: u16) -> Self {
+        Self(self.0 & !(0xffff << 48) | (slot as u64) << 48)
+    }
+
     /// Whether a block goes into this function and one comes out.
     #[inline(always)]
     pub const fn reallocates(self) -> bool {

@@ -132,10 +132,15 @@ pub struct Target {
     pub window: u32,
     /// 1: one of its functions that free may call another, with the same block.
     pub frees_nest: u32,
+    /// With children followed: the slot whose unwind tables and stacks are also this one's, its own
+    /// or an ancestor's, whose code it has at the same addresses.
+    pub lineage: u32,
+    /// 1: it began as a copy of its parent's memory.
+    pub forked: u32,
     /// Where the code of this target's allocators is mapped: start (inclusive), end (exclusive).
     pub ranges: [[u64; 2]; MAX_ALLOCATOR_RANGES],
 }
-const _: () = assert!(size_of::<Target>() == 24 + 16 * MAX_ALLOCATOR_RANGES);
+const _: () = assert!(size_of::<Target>() == 32 + 16 * MAX_ALLOCATOR_RANGES);
 
 /// How the stacks of a target are unwound: a value of the map `MAPPINGS`, by slot.
 #[repr(C)]
@@ -164,10 +169,44 @@ pub const TARGET_DRAINING: u32 = 3;
 pub struct Watched {
     /// The slot of its present address space.
     pub slot: u32,
-    /// 1: stop it (SIGSTOP) when it execs, so that its probes are in before it runs on.
+    /// Of [`WATCH_HOLDS`] and [`WATCH_SHARES`].
     pub hold: u32,
 }
 const _: () = assert!(size_of::<Watched>() == 8);
+
+/// Stop it (SIGSTOP) when it execs, so that its probes are in before it runs on.
+pub const WATCH_HOLDS: u32 = 1;
+/// The address space is its parent's, until it calls exec.
+pub const WATCH_SHARES: u32 = 2;
+
+/// No slot: that of a process that is not traced.
+pub const NO_SLOT: u32 = 0xffff;
+
+/// A process that is followed: a value of the map `CHILDREN`, by slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Child {
+    /// Its thread-group id.
+    pub pid: u32,
+    /// The lineage ([`Target::lineage`]) that it was forked or has called exec in.
+    pub origin: u32,
+    /// When its main thread ended: `CLOCK_BOOTTIME`, nanoseconds.
+    pub exited_ns: u64,
+    /// One of [`CHILD_NONE`], [`CHILD_LIVES`], [`CHILD_EXITED`], [`CHILD_REPLACED`].
+    pub state: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<Child>() == 24);
+
+/// The slot is free.
+pub const CHILD_NONE: u32 = 0;
+/// The process lives.
+pub const CHILD_LIVES: u32 = 1;
+/// Its main thread has ended.
+pub const CHILD_EXITED: u32 = 2;
+/// It has called exec: the address space is gone.
+pub const CHILD_REPLACED: u32 = 3;
 
 /// The kind of a ring-buffer message: its first four bytes.
 pub const RECORD_STACK: u32 = 1;
@@ -309,9 +348,15 @@ pub enum Counter {
     UnrememberedFrees,
     /// Lost: wrong frees that found no room in the map `WRONG_FREES`.
     LostWrongFrees,
+    /// Processes that were forked by those under trace, while children are followed.
+    Children,
+    /// Lost: those of them that found no slot, or were forked before their parent was planned.
+    LostChildren,
+    /// Frees in a forked child of blocks that are not its own: copies of its parent's.
+    InheritedFrees,
 }
 /// How many counters there are.
-pub const COUNTER_COUNT: usize = Counter::LostWrongFrees as usize + 1;
+pub const COUNTER_COUNT: usize = Counter::InheritedFrees as usize + 1;
 
 /// The counters of one CPU: the value of the map `COUNTERS`.
 #[repr(C)]

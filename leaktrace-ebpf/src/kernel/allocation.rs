@@ -23,7 +23,7 @@ use leaktrace_ebpf::{
 use crate::kernel::{
     checked,
     clock::born_now,
-    globals,
+    follow, globals,
     hits::{
         abandon_top, hit, is_allocator_code, is_nested, leave_earlier_window, open_target, since,
     },
@@ -296,13 +296,14 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     }
     let slot = cookie.slot();
     let sp = entry_sp.wrapping_add(RETURN_POPS);
-    let Some(tables) = unwind::rules::Tables::of(slot) else {
+    let lineage = follow::lineage(target, slot);
+    let Some(tables) = unwind::rules::Tables::of(lineage) else {
         count(Counter::LostNoThreadState, 1);
         return 0;
     };
     let (fp, bx) = (arch::frame_pointer(regs), arch::saved_base(regs));
     let hashes = unwind::walk(thread, &tables, unwind::Start { ip, sp, fp, bx });
-    let (stack, mut maps) = keep_stack(thread, slot, hashes);
+    let (stack, mut maps) = keep_stack(thread, lineage, hashes);
     // What is booked now must not look older than the target's opening.
     let since = since(target);
     let block = Block::new(call.size, family, stack, born_now(thread, since));

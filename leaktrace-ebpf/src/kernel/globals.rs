@@ -73,6 +73,11 @@ static FIXED_SIZES: [u64; FIXED_SIZE_COUNT] = [0; FIXED_SIZE_COUNT];
 #[unsafe(link_section = ".rodata")]
 static CHECK_FREES: u32 = 0;
 
+/// 1: children are followed, and slots are those of the present process rather than the probe's.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static FOLLOW: u32 = 0;
+
 macro_rules! read {
     ($name:ident) => {
         // SAFETY: a static of plain data; volatile, since userspace patches it before loading.
@@ -83,6 +88,11 @@ macro_rules! read {
 #[inline(always)]
 pub(crate) fn verbose() -> bool {
     read!(VERBOSE) != 0
+}
+
+#[inline(always)]
+pub(crate) fn follows() -> bool {
+    read!(FOLLOW) != 0
 }
 
 #[inline(always)]

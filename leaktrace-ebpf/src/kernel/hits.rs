@@ -16,7 +16,7 @@ use leaktrace_ebpf::{
 use crate::kernel::{
     checked,
     clock::Timer,
-    globals,
+    follow, globals,
     maps::TARGETS,
     registers::arch,
     store::{Maps, count, note_hit},
@@ -27,7 +27,7 @@ use crate::kernel::{
 #[inline(always)]
 pub(crate) fn hit<C: EbpfContext>(ctx: &C, returns: bool) -> (Cookie, Timer) {
     // SAFETY: the context is the one this program was called with.
-    let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    let cookie = follow::as_present(Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }));
     let hits_before = note_hit(cookie.slot(), cookie.stepped(), returns);
     (cookie, Timer::of_hit(hits_before))
 }

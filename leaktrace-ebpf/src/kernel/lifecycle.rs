@@ -16,11 +16,14 @@ use aya_log_ebpf::debug;
 use leaktrace_ebpf::{
     calls::INTERRUPTED,
     cookie::{Cookie, NO_ARGUMENT},
-    records::{Counter, ExecRecord, LibrariesRecord, RECORD_EXEC, RECORD_LIBRARIES, TARGET_EXECED},
+    records::{
+        Counter, ExecRecord, LibrariesRecord, NO_SLOT, RECORD_EXEC, RECORD_LIBRARIES,
+        TARGET_EXECED, WATCH_HOLDS,
+    },
 };
 
 use crate::kernel::{
-    globals,
+    follow, globals,
     maps::{MESSAGES, TARGETS, THREADS, WATCHED},
     store::{count, note_hit},
 };
@@ -36,18 +39,26 @@ pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
     };
     // SAFETY: a pointer to a map value, good until the end of the program.
     let watched = unsafe { *watched };
-    if let Some(target) = TARGETS.get_ptr_mut(watched.slot) {
+    let mut slot = watched.slot;
+    if globals::follows() {
+        slot = follow::slot_after_exec(pid, watched);
+        if slot == NO_SLOT && watched.slot != NO_SLOT {
+            return 0;
+        }
+    }
+    let held = watched.hold & WATCH_HOLDS;
+    if let Some(target) = TARGETS.get_ptr_mut(slot) {
         // SAFETY: as above; only this process's exec and userspace write it.
         unsafe {
             // Between two windows, too: none may open any more.
             (*target).state = TARGET_EXECED;
         }
     }
-    if watched.hold != 0 {
+    if held != 0 {
         // SAFETY: a helper that signals the present process.
         unsafe { bpf_send_signal(SIGSTOP) };
     }
-    let record = ExecRecord { kind: RECORD_EXEC, pid, slot: watched.slot, held: watched.hold };
+    let record = ExecRecord { kind: RECORD_EXEC, pid, slot, held };
     // SAFETY: the record is as long as said, and the map is a ring buffer. If the ring is full,
     // userspace still sees the new executable in /proc at its next tick.
     unsafe {
@@ -92,7 +103,10 @@ pub(crate) fn hold_here(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub(crate) fn libraries_changed(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one this program was called with.
-    let slot = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } as u32;
+    let mut slot = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } as u32;
+    if globals::follows() {
+        slot = follow::present_slot();
+    }
     let record = LibrariesRecord { kind: RECORD_LIBRARIES, slot };
     // SAFETY: the record is as long as said, and the map is a ring buffer. If the ring is full,
     // the first stack that leads into a new library tells of it.

@@ -5,12 +5,12 @@ use aya_ebpf::{
     btf_maps,
     helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use leaktrace_ebpf::{
     blocks::Bucket,
     family::{Freed, WrongFree, WrongFrees},
-    records::{Counters, MAX_TARGETS, Mappings, SlotHits, StackTotals, Target, Watched},
+    records::{Child, Counters, MAX_TARGETS, Mappings, SlotHits, StackTotals, Target, Watched},
     trial::TRIAL_COUNT,
     unwind::{CHUNK_WORDS, MAX_CHUNKS},
 };
@@ -31,7 +31,15 @@ pub(crate) static TARGETS: Array<Target> = Array::with_max_entries(MAX_TARGETS, 
 
 /// The processes whose exec matters, by thread-group id.
 #[map]
-pub(crate) static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(MAX_TARGETS, 0);
+pub(crate) static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(2 * MAX_TARGETS, 0);
+
+/// Where children are followed: the processes under trace, by slot.
+#[map]
+pub(crate) static CHILDREN: Array<Child> = Array::with_max_entries(MAX_TARGETS, 0);
+
+/// The slots that children may take.
+#[map]
+pub(crate) static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(MAX_TARGETS, 0);
 
 /// Counters by [`leaktrace_ebpf::records::Counter`].
 #[map]

@@ -3,6 +3,7 @@
 pub(crate) mod allocation;
 pub(crate) mod checked;
 pub(crate) mod clock;
+pub(crate) mod follow;
 pub(crate) mod free;
 pub(crate) mod globals;
 pub(crate) mod hits;

@@ -13,7 +13,7 @@ use leaktrace_ebpf::{
 };
 
 use crate::kernel::{
-    globals,
+    follow, globals,
     maps::{BLOCKS, COUNTERS, HITS, MESSAGES, STACKS},
     thread::Thread,
     verifier::opaque,
@@ -165,7 +165,13 @@ impl Store for Maps {
 
     #[inline(always)]
     fn unknown_free(&self) -> Counter {
-        if globals::sampling().is_exact() { Counter::UnknownFrees } else { Counter::UnsampledFrees }
+        if !globals::sampling().is_exact() {
+            Counter::UnsampledFrees
+        } else if globals::follows() && follow::is_forked() {
+            Counter::InheritedFrees
+        } else {
+            Counter::UnknownFrees
+        }
     }
 
     #[inline(always)]

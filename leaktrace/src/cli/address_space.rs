@@ -1,6 +1,7 @@
 //! The address space of a process under trace: what is mapped in it, looked at again when there is
 //! a reason, and told to the kernel half.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -25,6 +26,8 @@ pub struct AddressSpace {
     generation: u32,
 }
 
+static GENERATIONS: AtomicU32 = AtomicU32::new(0);
+
 /// How often the mappings are read because of a stack that leads out of them.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// The same, where reading them takes long: one part in so many of leaktrace's time.
@@ -41,8 +44,19 @@ impl AddressSpace {
             look_took: Duration::ZERO,
             untold: true,
             chunk: None,
-            generation: 0,
+            // Slots are given out again: what was remembered of an earlier one is void.
+            generation: GENERATIONS.fetch_add(1 << 12, Ordering::Relaxed),
         }
+    }
+
+    /// The same, told of in a chunk that another has left.
+    pub fn in_chunk(image: Image, unwinding: &mut Unwinding, chunk: Option<MappingsChunk>) -> Self {
+        Self { chunk, ..Self::new(image, unwinding) }
+    }
+
+    /// Leaves the chunk that it was told of in.
+    pub fn take_chunk(&mut self) -> Option<MappingsChunk> {
+        self.chunk.take()
     }
 
     /// A process has replaced its address space by this one.

@@ -65,6 +65,12 @@ pub enum Command {
         /// The child.
         pid: Pid,
     },
+    /// Removes the definitions of leaktrace's probes when it ends, however it does
+    #[command(name = "__janitor", hide = true)]
+    Janitor {
+        /// What they are called.
+        group: String,
+    },
     /// The child that probes are tried on
     #[command(name = "__practice", hide = true)]
     Practice {
@@ -165,8 +171,11 @@ pub struct TraceArgs {
     pub exact: bool,
     /// Also tell blocks that are freed twice, or by another family than they were allocated by
     /// (`new` and `free`); implies --exact, and costs a stack for each free
-    #[arg(long, conflicts_with_all = ["max_overhead", "sample"])]
+    #[arg(long, conflicts_with_all = ["max_overhead", "sample", "follow"])]
     pub check_frees: bool,
+    /// Trace the processes that it forks, too, and what those execute: exactly, without a budget
+    #[arg(long, conflicts_with = "max_overhead")]
+    pub follow: bool,
     /// Only probe allocation functions in this file
     #[arg(short = 'O', long, value_name = "FILE")]
     pub obj: Option<String>,
@@ -196,7 +205,7 @@ pub struct TraceArgs {
 impl TraceArgs {
     /// What tracing may cost the target; `None` without a budget.
     pub fn budget(&self) -> Option<Share> {
-        (!self.exact && !self.check_frees)
+        (!self.exact && !self.check_frees && !self.follow)
             .then(|| self.max_overhead.unwrap_or(Share::DEFAULT_BUDGET))
     }
 

@@ -18,8 +18,8 @@ use crate::analyse::{rank, verdict};
 use crate::collect::ledger::{self, BlockAges};
 use crate::collect::maps::CounterValues;
 use crate::model::{
-    CodeAddr, Cost, EndedBy, Ending, Frame, Health, Report, Snapshot, StackId, StackReport, Totals,
-    Trace, WrongFree, WrongFreeKind,
+    CodeAddr, Cost, EndedBy, Ending, Frame, Health, Report, Snapshot, StackId, StackReport, Target,
+    Totals, Trace, WrongFree, WrongFreeKind,
 };
 use crate::report::units;
 use crate::symbolize::culprit;
@@ -96,7 +96,7 @@ pub fn report(
     let duration_s = snapshot.at_s;
     let smallest_leak = estimates::smallest_leak_bytes_per_s(session, duration_s, &totals);
     Ok(Report {
-        targets: session.targets.iter().map(super::traced::Traced::target).collect(),
+        targets: roots(session),
         trace: Trace {
             started_at: session.started_at.clone(),
             duration_s: snapshot.at_s,
@@ -113,6 +113,19 @@ pub fn report(
         smallest_leak_bytes_per_s: smallest_leak,
         wrong_frees,
     })
+}
+
+/// The processes that were asked for, each as it is since its last exec.
+fn roots(session: &Session) -> Vec<Target> {
+    let mut roots: Vec<Target> = Vec::new();
+    for target in session.targets.iter().filter(|target| target.is_root) {
+        let target = target.target();
+        match roots.iter_mut().find(|known| known.pid == target.pid) {
+            Some(known) => *known = target,
+            None => roots.push(target),
+        }
+    }
+    roots
 }
 
 /// Looks at the live blocks, unless that was just done; returns how old the look is, in seconds.
@@ -283,6 +296,9 @@ fn health(
         notes,
         double_frees: wrong_frees::count(wrong_frees, WrongFreeKind::Double),
         mismatched_frees: wrong_frees::count(wrong_frees, WrongFreeKind::Mismatched),
+        inherited_frees: counters.get(Counter::InheritedFrees),
+        children: session
+            .children_seen(counters.get(Counter::Children), counters.get(Counter::LostChildren)),
     }
 }
 
@@ -316,6 +332,7 @@ pub fn lost(counters: &CounterValues, collisions: u64) -> BTreeMap<&'static str,
         ("unreadable", counters.get(Counter::LostUnreadable)),
         ("exec", counters.get(Counter::LostExec)),
         ("wrong_frees", counters.get(Counter::LostWrongFrees)),
+        ("children", counters.get(Counter::LostChildren)),
     ])
 }
 

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod empty_probes;
 pub mod estimates;
 pub mod exit;
+pub mod follow;
 pub mod governed;
 pub mod heap_look;
 pub mod hit_cost;
@@ -56,6 +57,7 @@ pub fn main() -> ExitCode {
         Some(Command::Doctor(doctor)) => doctor::main(&doctor),
         Some(Command::Exec(exec)) => run::exec_main(&exec),
         Some(Command::Guard { pid }) => crate::probe::guard::main(pid).map(|()| 0),
+        Some(Command::Janitor { group }) => crate::probe::janitor::main(&group).map(|()| 0),
         Some(Command::Practice { seccomp }) => {
             crate::probe::practice::child_main(seccomp).map(|()| 0)
         }

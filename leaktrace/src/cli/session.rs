@@ -11,6 +11,7 @@ use super::args::TraceArgs;
 use super::assemble;
 use super::calibration::Calibration;
 use super::exit;
+use super::follow::Follow;
 use super::governed::lock;
 use super::hit_cost::HitCost;
 use super::output::Outputs;
@@ -19,6 +20,7 @@ use super::traced::{Terms, Traced};
 use super::unwinding::Unwinding;
 use super::values::Share;
 use crate::analyse::History;
+use crate::collect::children::Children;
 use crate::collect::gauge::Hits;
 use crate::collect::maps::CounterValues;
 use crate::collect::messages;
@@ -28,7 +30,7 @@ use crate::collect::{
 };
 use crate::model::{EndedBy, Mode, Pid, Report, Slot, Snapshot, StackId};
 use crate::probe::hold::{self, Waited};
-use crate::probe::{Kernel, Settings, features};
+use crate::probe::{Kernel, Settings, features, own_process};
 use crate::symbolize::{self, Symbolizer};
 use crate::target::{Process, process};
 
@@ -57,6 +59,8 @@ pub struct Session {
     pub(super) notes: Vec<String>,
     pub(super) last_scan: assemble::LastScan,
     pub(super) next_slot: u16,
+    /// With `--follow`.
+    pub(super) follow: Option<Follow>,
     pub(super) hold: bool,
     pub(super) ending: bool,
     pub(super) last_progress: (Instant, u64),
@@ -75,7 +79,14 @@ impl Session {
         let outputs = Outputs::check(args)?;
         let plan = args.plan_options()?;
         features::require()?;
+        let follow = args.follow;
+        anyhow::ensure!(
+            !follow || own_process::is_in_initial_pid_namespace(),
+            "children cannot be followed from inside of a PID namespace: run leaktrace in the \
+             host's (`docker run --pid=host`, `nsenter -p -t 1`), or without --follow"
+        );
         let settings = Settings {
+            follow,
             max_blocks: args.max_blocks,
             max_stacks: args.max_stacks,
             min_size: args.min_size.unwrap_or(0),
@@ -88,7 +99,11 @@ impl Session {
             check_frees: args.check_frees,
         };
         let mut kernel = Kernel::load(&settings)?;
-        let (maps, messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;
+        let (mut maps, messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;
+        let children = follow.then(|| Children::take(kernel.ebpf())).transpose()?;
+        if follow {
+            maps.count_all_slots();
+        }
         if args.verbose >= 2 {
             kernel_log::forward(kernel.ebpf());
         }
@@ -101,6 +116,7 @@ impl Session {
             hit_cost: Arc::clone(&hit_cost),
             budget: args.budget().map(Share::get),
             plan,
+            follow,
         };
         Ok(Self {
             args: args.clone(),
@@ -114,7 +130,7 @@ impl Session {
             history: History::default(),
             symbolizer: Symbolizer::new(symbolize::Options::default()),
             unwinding,
-            calibration: Calibration::start(args.perf_links, hit_cost),
+            calibration: Calibration::start(args.perf_links || follow, hit_cost),
             started: Instant::now(),
             started_at: String::new(),
             duration_s: None,
@@ -123,6 +139,7 @@ impl Session {
             notes: Vec::new(),
             last_scan: assemble::LastScan::default(),
             next_slot: 0,
+            follow: children.map(Follow::new),
             hold: false,
             ending: false,
             last_progress: (Instant::now(), 0),
@@ -177,6 +194,10 @@ impl Session {
     }
 
     pub(super) fn take_slot(&mut self) -> Result<Slot> {
+        if let Some(follow) = &mut self.follow {
+            let slot = follow.children.take_slot();
+            return slot.context("too many processes are followed: no slot is left");
+        }
         let slot = Slot(self.next_slot);
         anyhow::ensure!(
             u32::from(slot.0) < MAX_TARGETS,
@@ -196,6 +217,10 @@ impl Session {
         self.hits_before = self.maps.hits()?;
         for target in self.targets.iter_mut().filter(|target| !target.ended) {
             target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
+        }
+        let roots = self.targets.iter().filter(|target| !target.ended && target.is_root);
+        for (pid, slot) in roots.map(|t| (t.process.pid, t.slot)).collect::<Vec<_>>() {
+            self.follow_root(pid, slot)?;
         }
         self.started = Instant::now();
         self.started_at = jiff::Timestamp::now().to_string();
@@ -239,6 +264,9 @@ impl Session {
         for target in &self.targets {
             self.maps.unwatch(target.process.pid);
         }
+        if self.follow.is_some() {
+            self.maps.unwatch_all();
+        }
         self.messages()?;
         // The governing ends first, or it might open a window.
         let probes: Vec<_> = self.targets.iter_mut().filter_map(Traced::take_probes).collect();
@@ -253,6 +281,7 @@ impl Session {
         let detaching = std::thread::Builder::new()
             .spawn(move || probes.into_iter().map(crate::probe::Attached::detach).max());
         self.messages()?;
+        self.bury(true)?;
         let counted = self.counted()?;
         let news = self.follow_windows(&counted, true)?;
         let snapshot = self.estimated(counted);

@@ -8,6 +8,7 @@ use leaktrace_ebpf::records::Counter;
 
 use super::address_space::AddressSpace;
 use super::assemble;
+use super::follow::Follow;
 use super::governed::lock;
 use super::say::say;
 use super::session::Session;
@@ -28,7 +29,11 @@ impl Session {
     /// Plans a process anew after its exec. A process that was stopped for that goes on, whatever
     /// comes of it.
     fn execed(&mut self, exec: Exec) -> Result<()> {
-        let planned = if self.ending { Ok(()) } else { self.replace_image(exec) };
+        let planned = match &self.follow {
+            _ if self.ending => Ok(()),
+            Some(_) => self.followed_exec(exec),
+            None => self.replace_image(exec),
+        };
         if exec.held {
             hold::resume(exec.pid);
         }
@@ -159,6 +164,9 @@ impl Step for Session {
                 Message::Exec(exec) => execs.push(exec),
             }
         }
+        if !libraries.is_empty() && !self.ending {
+            self.begin_awaited_lineages()?;
+        }
         for exec in execs {
             self.execed(exec)?;
         }
@@ -181,6 +189,8 @@ impl Step for Session {
 
     fn sample(&mut self) -> Result<()> {
         self.messages()?;
+        self.begin_awaited_lineages()?;
+        self.bury(false)?;
         for index in 0..self.targets.len() {
             if self.targets.get(index).is_some_and(|t| t.awaits_probes && !t.ended) {
                 self.plan_anew(index, false)?;
@@ -215,6 +225,7 @@ impl Step for Session {
         if !self.outputs.is_live() {
             return Ok(());
         }
+        self.bury(true)?;
         let snapshot = self.present()?;
         let report = assemble::report(self, &snapshot, self.outputs.live_stacks(), None)?;
         self.outputs.refresh(&report)
@@ -223,6 +234,7 @@ impl Step for Session {
     fn report_now(&mut self) -> Result<()> {
         self.messages()?;
         self.targets.iter_mut().for_each(Traced::look_again);
+        self.bury(true)?;
         let snapshot = self.present()?;
         let report = assemble::report(self, &snapshot, self.outputs.final_stacks(), None)?;
         self.outputs.write_files(&report)?;
@@ -243,6 +255,7 @@ impl Step for Session {
         }
         self.messages()?;
         self.maps.clear()?;
+        self.follow.iter_mut().for_each(Follow::clear);
         self.ledger.collisions = 0;
         self.history = History::default();
         self.last_scan = assemble::LastScan::default();
@@ -254,7 +267,15 @@ impl Step for Session {
             target.look_at_cpu();
             target.ended = true;
             self.maps.unwatch(pid);
-            drop(target.take_probes());
+            if self.follow.is_none() {
+                drop(target.take_probes());
+            }
+        }
+        if let Some(follow) = &mut self.follow {
+            // Its children go on with what they inherited, as long as another is there that was asked for.
+            follow.roots.remove(&pid);
+            let over = follow.roots.is_empty();
+            return Ok(if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
         }
         let goes_on = self.targets.iter().any(|t| !t.ended);
         Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })

@@ -1,6 +1,6 @@
 //! One process under trace: from its identity to the probes in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +14,11 @@ use super::hit_cost::HitCost;
 use super::unwinding::Unwinding;
 use super::windowed::Windowed;
 use crate::collect::live::ProcessHandle;
+use crate::collect::unwind_tables::MappingsChunk;
 use crate::collect::{KernelMaps, Live, clock};
 use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals};
-use crate::probe::links::LinkKind;
+pub use crate::probe::attach::Place;
+use crate::probe::links::{Handler, LinkKind};
 use crate::probe::{Attached, Kernel};
 use crate::target::{Families, Image, Plan, PlanOptions, Process, TargetError, loader, process};
 
@@ -38,6 +40,10 @@ pub struct Traced {
     pub families: Families,
     /// Whether it has ended.
     pub ended: bool,
+    /// Whether it was asked for, rather than found among the children of one that was.
+    pub is_root: bool,
+    /// The lineage that its exec was called in, see [`super::follow`].
+    pub origin: Option<Slot>,
     /// It has called exec and its new address space has no probes yet.
     pub awaits_probes: bool,
     allocator_code: Vec<(Addr, Addr)>,
@@ -70,6 +76,8 @@ pub struct Terms {
     pub budget: Option<f64>,
     /// What the user wants probed.
     pub plan: PlanOptions,
+    /// Children are followed.
+    pub follow: bool,
 }
 
 /// How often a new address space is looked at, until its allocator is mapped, before the trace
@@ -104,15 +112,68 @@ impl Traced {
         if !process.lives() {
             return Err(TargetError::Gone { pid }.into());
         }
-        let mut space = AddressSpace::new(Image::capture(pid)?, unwinding);
-        let plan = Plan::make(&space.image, &process.exe, &terms.plan)?;
+        let image = Image::capture(pid)?;
+        let plan = Plan::make(&image, &process.exe, &terms.plan)?;
+        let space = AddressSpace::new(image, unwinding);
+        let this = Self::attach_planned(
+            terms,
+            process,
+            plan,
+            space,
+            slot,
+            &HashSet::new(),
+            maps,
+            unwinding,
+        )?;
+        live.watch_exit(handle);
+        Ok(this)
+    }
+
+    /// Plans a process that was followed into its exec, and puts in the probes that it has not
+    /// inherited. `depth`: so many lineages are above it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Traced::attach`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what all targets have in common is in five places"
+    )]
+    pub fn attach_follower(
+        terms: &Terms,
+        process: Process,
+        slot: Slot,
+        inherited: &HashSet<Place>,
+        depth: u16,
+        chunk: Option<MappingsChunk>,
+        maps: &mut KernelMaps,
+        unwinding: &mut Unwinding,
+    ) -> Result<Self> {
+        let image = Image::capture(process.pid)?;
+        let mut plan = Plan::make(&image, &process.exe, &terms.plan)?;
+        plan.renumber(depth);
+        let space = AddressSpace::in_chunk(image, unwinding, chunk);
+        Self::attach_planned(terms, process, plan, space, slot, inherited, maps, unwinding)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "see above")]
+    fn attach_planned(
+        terms: &Terms,
+        process: Process,
+        plan: Plan,
+        mut space: AddressSpace,
+        slot: Slot,
+        inherited: &HashSet<Place>,
+        maps: &mut KernelMaps,
+        unwinding: &mut Unwinding,
+    ) -> Result<Self> {
+        let pid = process.pid;
         // All that takes long comes first: from the moment that the probes are in, they cost.
         if let Err(error) = space.tell(slot, unwinding, maps, true) {
             unwinding.say(format!("the stacks of process {pid} may be cut: {error:#}"));
         }
         let windowed = windowed(&space.image, &plan, pid, terms);
-        let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot)?;
-        live.watch_exit(handle);
+        let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot, inherited)?;
         let mut this = Self {
             slot,
             space,
@@ -121,6 +182,8 @@ impl Traced {
             notes: Vec::new(),
             families: Families::default(),
             ended: false,
+            is_root: true,
+            origin: None,
             awaits_probes: false,
             allocator_code: Vec::new(),
             frees_nest: false,
@@ -162,7 +225,8 @@ impl Traced {
     /// With perf links, the kernel filters probes by the main thread's address space at each hit,
     /// and takes them out when that thread has ended while others run on.
     pub fn check_main_thread(&mut self, terms: &Terms) {
-        if lock(&terms.kernel).links().kind == LinkKind::Multi {
+        // Where children are followed, each thread has its own.
+        if terms.follow || lock(&terms.kernel).links().kind == LinkKind::Multi {
             return;
         }
         if !self.ended && process::main_thread_ended(self.process.pid) {
@@ -201,7 +265,8 @@ impl Traced {
             let image = Image::capture(pid)?;
             match Plan::make(&image, &process.exe, &terms.plan) {
                 Ok(plan) => {
-                    let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot)?;
+                    let kernel = &mut lock(&terms.kernel);
+                    let attached = attach_plan(kernel, &plan, &process, slot, &HashSet::new())?;
                     self.process = process;
                     self.space.replace(image, unwinding);
                     self.slot = slot;
@@ -362,6 +427,14 @@ impl Traced {
         }
     }
 
+    /// Where its own probes are.
+    pub fn places(&self) -> Vec<Place> {
+        match &self.probes_in {
+            Probes::Exact(attached) => attached.places().collect(),
+            Probes::None | Probes::Governed(_) => Vec::new(),
+        }
+    }
+
     /// As the reports show it.
     pub fn target(&self) -> Target {
         Target {
@@ -383,14 +456,18 @@ fn attach_plan(
     plan: &Plan,
     process: &Process,
     slot: Slot,
+    inherited: &HashSet<Place>,
 ) -> Result<Attached> {
     let pid = process.pid;
     // At the attach and again after each exec: a filter may have come since.
     if process.seccomp != 0 {
         refuse_if_return_probes_kill(kernel, process)?;
     }
-    let mut attached = Attached::attach(kernel, plan, pid, slot);
-    if let (Ok(attached), Some(hook)) = (&mut attached, &plan.loader_hook) {
+    let mut attached = Attached::attach_beside(kernel, plan, pid, slot, inherited);
+    let hook = plan.loader_hook.as_ref().filter(|hook| {
+        !inherited.contains(&(hook.file.id, hook.file_offset, Handler::LibrariesChanged))
+    });
+    if let (Ok(attached), Some(hook)) = (&mut attached, hook) {
         // Without it, the first stack that leads into a new library tells of it.
         attached.watch_libraries(kernel, hook, pid, slot).unwrap_or_else(|error| {
             log::info!("process {pid}: {} is not watched: {error:#}", loader::HOOK);

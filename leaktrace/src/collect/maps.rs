@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use leaktrace_ebpf::records::{
-    self, COUNTER_COUNT, Counter, Counters, MAX_ALLOCATOR_RANGES, Mappings, SlotHits, TARGET_OPEN,
-    Terms,
+    self, COUNTER_COUNT, Counter, Counters, MAX_ALLOCATOR_RANGES, MAX_TARGETS, Mappings, SlotHits,
+    TARGET_OPEN, Terms,
 };
 
 use super::clock;
@@ -107,6 +107,8 @@ impl KernelMaps {
                 range_count,
                 window: self.window(slot).wrapping_add(1),
                 frees_nest: frees_nest.into(),
+                lineage: slot.0.into(),
+                forked: 0,
                 ranges,
             },
         )
@@ -168,6 +170,44 @@ impl KernelMaps {
     pub fn unwatch(&mut self, pid: Pid) {
         // It is not an error that it was never watched.
         let _ = self.watched.remove(&pid.get());
+    }
+
+    /// The same if it is watched as the process in a slot.
+    pub fn unwatch_if_in(&mut self, pid: Pid, slot: Slot) {
+        if self.watched.get(&pid.get(), 0).is_ok_and(|it| it.0.slot == u32::from(slot.0)) {
+            self.unwatch(pid);
+        }
+    }
+
+    /// Ends [`KernelMaps::watch`] for all, children among them: nothing counts any more where these
+    /// are followed.
+    pub fn unwatch_all(&mut self) {
+        // A process that is watched may fork another meanwhile.
+        const TRIES: u32 = 100;
+        for _ in 0..TRIES {
+            let watched: Vec<u32> = self.watched.keys().filter_map(Result::ok).collect();
+            if watched.is_empty() {
+                return;
+            }
+            for pid in watched {
+                // As above.
+                let _ = self.watched.remove(&pid);
+            }
+        }
+    }
+
+    /// Has the hits of all slots counted, whoever gives them out.
+    pub fn count_all_slots(&mut self) {
+        self.slots = MAX_TARGETS as u16;
+    }
+
+    /// Forgets stacks and their totals.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn forget_stacks(&mut self, stacks: &[StackId]) -> Result<()> {
+        self.tables.forget_stacks(Some(stacks)).context("cannot clear the table of stacks")
     }
 
     /// The counters, summed over all CPUs.
@@ -297,10 +337,15 @@ impl CounterValues {
 
     /// Frees of a non-null pointer, whether its block was known or not.
     pub fn frees(&self) -> u64 {
-        [Counter::MatchedFrees, Counter::UnknownFrees, Counter::UnsampledFrees]
-            .into_iter()
-            .map(|counter| self.get(counter))
-            .sum()
+        [
+            Counter::MatchedFrees,
+            Counter::UnknownFrees,
+            Counter::UnsampledFrees,
+            Counter::InheritedFrees,
+        ]
+        .into_iter()
+        .map(|counter| self.get(counter))
+        .sum()
     }
 
     /// The mean time of the handlers that were timed, in nanoseconds.

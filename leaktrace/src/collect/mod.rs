@@ -2,6 +2,7 @@
 //! `aya::maps`.
 
 mod batch;
+pub mod children;
 mod chunk_map;
 pub mod clock;
 pub mod event_loop;

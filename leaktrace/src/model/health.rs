@@ -41,6 +41,23 @@ pub struct Health {
     pub double_frees: u64,
     /// Blocks freed by another family than they were allocated by; 0 as above.
     pub mismatched_frees: u64,
+    /// Frees in forked children of blocks that they began with: copies of their parents'.
+    pub inherited_frees: u64,
+    /// The children of the targets; `None` where they are not followed.
+    pub children: Option<ChildrenSeen>,
+}
+
+/// The processes that the targets have forked, and these in turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChildrenSeen {
+    /// How many were forked.
+    pub seen: u64,
+    /// How many of them live.
+    pub live: u64,
+    /// How often they have called exec.
+    pub execed: u64,
+    /// How many are in no figure: there was no room for them, or they could not be traced.
+    pub missed: u64,
 }
 
 /// How many allocations have a whole stack, and why the others have not.

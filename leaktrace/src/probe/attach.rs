@@ -8,9 +8,13 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::links::{Handler, Link, LinkKind, Point};
 use super::load::Kernel;
-use super::seats::{Purpose, Seat, wishes};
+use super::seats::{Purpose, Seat, Wish, wishes};
 use crate::model::{Pid, ProbeFailure, ProbeInfo, Slot};
+use crate::target::maps::FileId;
 use crate::target::{LoaderHook, Plan, PlannedProbe, Role, process};
+
+/// A probe: the file, the offset in it, what runs there.
+pub type Place = (FileId, u64, Handler);
 
 /// The probes in one process. Dropping it detaches them.
 pub struct Attached {
@@ -74,7 +78,29 @@ impl Attached {
     ///
     /// When no probe could be placed at all, or the process is gone.
     pub fn attach(kernel: &mut Kernel, plan: &Plan, pid: Pid, slot: Slot) -> Result<Self> {
-        Self::attach_handlers(kernel, plan, pid, slot, |handler| handler)
+        Self::attach_handlers(kernel, plan, pid, slot, &HashSet::new(), |handler| handler)
+    }
+
+    /// The same for a process that has inherited some of the probes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attached::attach`], if it has inherited none.
+    pub fn attach_beside(
+        kernel: &mut Kernel,
+        plan: &Plan,
+        pid: Pid,
+        slot: Slot,
+        inherited: &HashSet<Place>,
+    ) -> Result<Self> {
+        Self::attach_handlers(kernel, plan, pid, slot, inherited, |handler| handler)
+    }
+
+    /// Where its probes are.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.seats.iter().flat_map(|seat| {
+            seat.points.iter().map(|point| (seat.file.id, point.file_offset, seat.handler))
+        })
     }
 
     /// Attaches programs that do nothing where [`Attached::attach`] attaches those that trace.
@@ -83,7 +109,7 @@ impl Attached {
     ///
     /// As [`Attached::attach`].
     pub fn attach_empty(kernel: &mut Kernel, plan: &Plan, pid: Pid) -> Result<Self> {
-        Self::attach_handlers(kernel, plan, pid, Slot(0), Handler::emptied)
+        Self::attach_handlers(kernel, plan, pid, Slot(0), &HashSet::new(), Handler::emptied)
     }
 
     /// Attaches programs that only count, to the entries and frees of a plan.
@@ -96,7 +122,7 @@ impl Attached {
             probes: plan.probes.iter().filter(|p| p.role != Role::AllocReturn).cloned().collect(),
             ..plan.clone()
         };
-        Self::attach_handlers(kernel, &entries, pid, Slot(0), |_| Handler::Count)
+        Self::attach_handlers(kernel, &entries, pid, Slot(0), &HashSet::new(), |_| Handler::Count)
     }
 
     fn attach_handlers(
@@ -104,6 +130,7 @@ impl Attached {
         plan: &Plan,
         pid: Pid,
         slot: Slot,
+        inherited: &HashSet<Place>,
         chosen: fn(Handler) -> Handler,
     ) -> Result<Self> {
         // Any that is forked from now on may have probes.
@@ -113,6 +140,9 @@ impl Attached {
         let mut failed_functions = HashSet::new();
         for mut wishes in wishes(plan, slot) {
             wishes.retain(|wish| !failed_functions.contains(&wish.probe.function_index));
+            let place =
+                |wish: &Wish<'_>| (wish.probe.file.id, wish.point.file_offset, wish.handler);
+            wishes.retain(|wish| !inherited.contains(&place(wish)));
             let Some(first) = wishes.first() else { continue };
             let (handler, purpose) = (chosen(first.handler), first.purpose);
             let file = Arc::clone(&first.probe.file);
@@ -134,7 +164,7 @@ impl Attached {
             let points = seated.filter_map(|(point, is)| is.then_some(point)).collect();
             seats.push(Seat { purpose, handler, file, points, links });
         }
-        if seats.iter().all(|seat| seat.links.is_empty()) {
+        if inherited.is_empty() && seats.iter().all(|seat| seat.links.is_empty()) {
             let why = failures.first().map_or("the plan is empty", |f| f.error.as_str());
             bail!("no probe could be placed in process {pid}: {why}");
         }

@@ -169,6 +169,98 @@ pub(super) fn link(
     unsafe { call_for_fd(LINK_CREATE, &attributes) }
 }
 
+/// Whose tracepoint hits an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Of this thread; with `inherits`, and of all that it begins and forks from then on.
+    Thread {
+        /// Its id.
+        id: u32,
+        /// See above.
+        inherits: bool,
+    },
+    /// Of any, on CPU 0: the programs of a tracepoint run on every CPU.
+    AnyOnCpu0,
+}
+
+/// The beginning of `struct perf_event_attr` of `include/uapi/linux/perf_event.h`.
+#[repr(C)]
+#[derive(Default)]
+struct EventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    rest: [u64; 8],
+}
+const _: () = assert!(size_of::<EventAttr>() == 112);
+
+/// Opens a disabled perf event on a tracepoint, by its number.
+pub(super) fn open_event(tracepoint: u64, whose: Whose) -> io::Result<OwnedFd> {
+    const PERF_TYPE_TRACEPOINT: u32 = 2;
+    const DISABLED: u64 = 1;
+    const INHERIT: u64 = 2;
+    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+    let (pid, cpu, inherits) = match whose {
+        Whose::Thread { id, inherits } => (id.cast_signed(), -1, inherits),
+        Whose::AnyOnCpu0 => (-1, 0, false),
+    };
+    let attributes = EventAttr {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: size_of::<EventAttr>() as u32,
+        config: tracepoint,
+        flags: DISABLED | if inherits { INHERIT } else { 0 },
+        ..EventAttr::default()
+    };
+    // SAFETY: the attributes are as long as they say, and outlive the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attributes,
+            pid,
+            cpu,
+            -1,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it, for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has a program run at an event, with a cookie.
+pub(super) fn link_event(
+    program: BorrowedFd<'_>,
+    event: BorrowedFd<'_>,
+    cookie: u64,
+) -> io::Result<OwnedFd> {
+    /// `BPF_PERF_EVENT`
+    const PERF_EVENT: u32 = 41;
+    let attributes = LinkCreate {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_fd: event.as_raw_fd().cast_unsigned(),
+        attach_type: PERF_EVENT,
+        flags: 0,
+        // Where `perf_event.bpf_cookie` lies.
+        path: cookie,
+        offsets: 0,
+        ref_ctr_offsets: 0,
+        cookies: 0,
+        cnt: 0,
+        multi_flags: 0,
+        pid: 0,
+        reserved: 0,
+    };
+    // SAFETY: no pointers.
+    unsafe { call_for_fd(LINK_CREATE, &attributes) }
+}
+
 #[repr(C)]
 struct MapLookup {
     map_fd: u32,

@@ -9,10 +9,10 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::bpf_call::{self, AttachType};
+use super::bpf_call::{self, AttachType, Whose};
 
 /// So many calls can go on side by side.
 const KEEPERS: usize = 4;
@@ -25,7 +25,8 @@ const MOST_POINTS: usize = 64;
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Request {
-    /// 0: close `fd`; 1: place probes of the program `fd`; 2: end.
+    /// 0: close `fd`; 1: place probes of the program `fd`; 2: end; 3: open the event of thread `pid` on
+    /// the tracepoint at the first of `offsets`, which `session` says is inherited.
     command: u32,
     fd: RawFd,
     session: u32,
@@ -49,7 +50,7 @@ const CLOSE: Request = Request {
     cookies: [0; MOST_POINTS],
 };
 
-/// The link of some probes; a keeper closes it.
+/// The link of some probes, or an event; a keeper closes it.
 pub struct Kept(Option<OwnedFd>);
 
 impl Drop for Kept {
@@ -58,6 +59,32 @@ impl Drop for Kept {
         if ask(&Request { fd: fd.as_raw_fd(), ..CLOSE }).is_some() {
             // It is closed: descriptors are shared.
             let _ = fd.into_raw_fd();
+        }
+    }
+}
+
+impl Kept {
+    /// The descriptor; `None` only while it is being dropped.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Opens the event of a thread, see [`bpf_call::open_event`].
+pub(super) fn open_event(tracepoint: u64, thread: u32, inherits: bool) -> io::Result<Kept> {
+    let mut request =
+        Request { command: 3, pid: thread, session: u32::from(inherits), count: 1, ..CLOSE };
+    request.offsets.iter_mut().take(1).for_each(|first| *first = tracepoint);
+    match ask(&request) {
+        Some(answer) if answer >= 0 => {
+            let fd = RawFd::try_from(answer).map_err(io::Error::other)?;
+            // SAFETY: a new descriptor that the keeper has opened, for us.
+            Ok(Kept(Some(unsafe { OwnedFd::from_raw_fd(fd) })))
+        }
+        Some(error) => Err(io::Error::from_raw_os_error(-error as i32)),
+        None => {
+            let event = bpf_call::open_event(tracepoint, Whose::Thread { id: thread, inherits })?;
+            Ok(Kept(Some(event)))
         }
     }
 }
@@ -209,6 +236,14 @@ fn serve(request: &Request) -> i64 {
         // SAFETY: a descriptor that whoever asked gives up.
         unsafe { libc::close(request.fd) };
         return 0;
+    }
+    if request.command == 3 {
+        let whose = Whose::Thread { id: request.pid, inherits: request.session != 0 };
+        let tracepoint = request.offsets.first().copied().unwrap_or(0);
+        return match bpf_call::open_event(tracepoint, whose) {
+            Ok(event) => i64::from(event.into_raw_fd()),
+            Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EIO)),
+        };
     }
     let count = (request.count as usize).min(MOST_POINTS);
     let attach_type = if request.session == 0 { AttachType::Multi } else { AttachType::Session };

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use aya::programs::uprobe::UProbeLink;
 
 use super::bpf_call::AttachType;
+use super::followed::Followed;
 use super::keeper::{self, Kept};
 use super::relinked::Relinked;
 use crate::model::Pid;
@@ -36,7 +37,7 @@ pub struct Choice {
 }
 
 /// What runs at a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Handler {
     /// Books what a function returns, at one of its return instructions.
     AllocationExit,
@@ -132,6 +133,8 @@ pub enum Link {
     Perf(UProbeLink),
     /// For any number.
     Multi(Kept),
+    /// For one probe, in children, too.
+    Followed(Followed),
 }
 
 /// The programs for multi links and sessions.

@@ -1,8 +1,10 @@
 //! The BPF object, on its way into the kernel.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
@@ -15,9 +17,13 @@ use leaktrace_ebpf::records::Terms;
 use leaktrace_ebpf::sampling::Sampling;
 use leaktrace_ebpf::{blocks, stacks};
 
+use super::followed::{self, At};
+use super::janitor::Definitions;
 use super::limits;
 use super::links::{Choice, Handler, Link, LinkKind, MultiPrograms, Point};
+use super::own_process::INITIAL_PID_NAMESPACE;
 use super::relinked::{Relinked, refused};
+use super::tracepoints::{self, OnTracepoint};
 use super::trial;
 use crate::model::Pid;
 
@@ -50,6 +56,8 @@ pub struct Settings {
     pub fixed_sizes: [u64; FIXED_SIZES],
     /// Judge frees.
     pub check_frees: bool,
+    /// Trace the children of a target, too.
+    pub follow: bool,
 }
 
 impl Settings {
@@ -72,6 +80,7 @@ impl Default for Settings {
             perf_links: false,
             fixed_sizes: [0; FIXED_SIZES],
             check_frees: false,
+            follow: false,
         }
     }
 }
@@ -82,6 +91,10 @@ pub struct Kernel {
     /// The programs for multi links; without them, those for perf events are loaded.
     multi: Option<MultiPrograms>,
     links: Choice,
+    /// Where children are followed.
+    followed: Option<Arc<Definitions>>,
+    /// Tells of forks.
+    on_fork: Option<OnTracepoint>,
 }
 
 impl Kernel {
@@ -112,6 +125,7 @@ impl Kernel {
             // aya has no type for task storage, which only the kernel half reads.
             .allow_unsupported_maps()
             .override_global("VERBOSE", &verbose, true)
+            .override_global("FOLLOW", &u32::from(settings.follow), true)
             .override_global("HAS_LOOP", &u32::from(has_loop), true)
             .override_global("MIN_SIZE", &settings.min_size, true)
             .override_global("MAX_SIZE", &settings.max_size, true)
@@ -130,6 +144,7 @@ impl Kernel {
             .map_max_entries("STACKS", places)
             .load(OBJECT)
             .context("the kernel refuses the BPF object's maps (`leaktrace doctor` tells more)")?;
+        let followed = settings.follow.then(Definitions::open).transpose()?.map(Arc::new);
         let (multi, why) = match multi_programs(settings, &ebpf) {
             Ok(multi) => {
                 (Some(multi), "tried on a process of leaktrace's own: all its threads are seen")
@@ -141,10 +156,12 @@ impl Kernel {
                     program.load().map_err(|error| not_loaded(name, error))?;
                 }
                 let why = format!("{why:#}").lines().next().unwrap_or_default().to_owned();
-                return Ok(Self { ebpf, multi: None, links: Choice { kind: LinkKind::Perf, why } });
+                let links = Choice { kind: LinkKind::Perf, why };
+                return Ok(Self { ebpf, multi: None, links, followed, on_fork: None });
             }
         };
-        Ok(Self { ebpf, multi, links: Choice { kind: LinkKind::Multi, why: why.to_owned() } })
+        let links = Choice { kind: LinkKind::Multi, why: why.to_owned() };
+        Ok(Self { ebpf, multi, links, followed, on_fork: None })
     }
 
     /// Loads what is otherwise loaded at its first use.
@@ -176,12 +193,35 @@ impl Kernel {
         }
         let (mut links, mut refused) = (Vec::new(), Vec::new());
         for (index, point) in points.iter().enumerate() {
-            match self.place_by_perf(handler, path, *point, pid) {
-                Ok(placed) => links.extend(placed.into_iter().map(Link::Perf)),
+            match self.place_one(handler, path, *point, pid) {
+                Ok(placed) => links.extend(placed),
                 Err(error) => refused.push((index, error)),
             }
         }
         (links, refused)
+    }
+
+    fn place_one(
+        &mut self,
+        handler: Handler,
+        path: &Path,
+        point: Point,
+        pid: Pid,
+    ) -> Result<Vec<Link>> {
+        let Some(definitions) = self.followed.clone().filter(|_| handler != Handler::HoldHere)
+        else {
+            let placed = self.place_by_perf(handler, path, point, pid)?;
+            return Ok(placed.into_iter().map(Link::Perf).collect());
+        };
+        let mut links = Vec::new();
+        for name in handler.for_perf() {
+            let program = uprobe(&mut self.ebpf, name)?;
+            let at = if name.ends_with("_return") { At::Return } else { At::Entry };
+            let program = program.fd()?.as_fd();
+            let placed = followed::place(&definitions, program, at, path, point, pid)?;
+            links.push(Link::Followed(placed));
+        }
+        Ok(links)
     }
 
     fn place_by_perf(
@@ -213,9 +253,16 @@ impl Kernel {
     ///
     /// What the kernel refuses, and why.
     pub fn watch_processes(&mut self) -> Result<()> {
-        for (program, tracepoint) in
-            [("process_exec", "sched_process_exec"), ("signal_deliver", "signal_deliver")]
-        {
+        let mut wanted =
+            vec![("process_exec", "sched_process_exec"), ("signal_deliver", "signal_deliver")];
+        if let Some(definitions) = &self.followed {
+            wanted.push(("task_exit", "sched_process_exit"));
+            let (program, tracepoint) = ("new_task", "task/task_newtask");
+            let tracefs = definitions.tracefs();
+            let on_fork = tracepoints::attach(&mut self.ebpf, tracefs, program, tracepoint)?;
+            self.on_fork = Some(on_fork);
+        }
+        for (program, tracepoint) in wanted {
             let found: &mut RawTracePoint = self
                 .ebpf
                 .program_mut(program)
@@ -245,6 +292,7 @@ fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe> {
 /// The programs for multi links and sessions, where these can be used.
 fn multi_programs(settings: &Settings, ebpf: &Ebpf) -> Result<MultiPrograms> {
     ensure!(!settings.perf_links, "perf links were asked for");
+    ensure!(!settings.follow, "children inherit perf events, and no links");
     let relinked = Relinked::new(OBJECT, ebpf).context("the BPF object cannot be relinked")?;
     trial::multi_links_work(&relinked, ebpf)?;
     MultiPrograms::load(relinked)
@@ -265,10 +313,10 @@ fn not_loaded(program: &str, error: ProgramError) -> anyhow::Error {
 /// Device and inode of this process's PID namespace; inode 0 in the initial one, whose ids the
 /// kernel half sees anyway.
 fn own_pid_namespace() -> (u64, u64) {
-    /// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`.
-    const INITIAL: u64 = 0xefff_fffc;
     match std::fs::metadata("/proc/self/ns/pid") {
-        Ok(namespace) if namespace.ino() != INITIAL => (namespace.dev(), namespace.ino()),
+        Ok(namespace) if namespace.ino() != INITIAL_PID_NAMESPACE => {
+            (namespace.dev(), namespace.ino())
+        }
         _ => (0, 0),
     }
 }

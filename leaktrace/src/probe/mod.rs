@@ -5,8 +5,10 @@
 pub mod attach;
 mod bpf_call;
 pub mod features;
+mod followed;
 pub mod guard;
 pub mod hold;
+pub mod janitor;
 pub mod keeper;
 pub mod limits;
 pub mod links;
@@ -17,6 +19,7 @@ mod practice_code;
 mod relinked;
 mod seats;
 mod tracefs;
+mod tracepoints;
 mod trial;
 
 pub use attach::{Attached, Group, TakenOut};

@@ -2,7 +2,17 @@
 
 #![expect(unsafe_code, reason = "prctl, raise, kill, signal")]
 
+use std::os::unix::fs::MetadataExt;
+
 use crate::model::Pid;
+
+/// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`.
+pub(super) const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+/// Whether processes are counted as the kernel itself does.
+pub fn is_in_initial_pid_namespace() -> bool {
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == INITIAL_PID_NAMESPACE)
+}
 
 /// Stops this process until it is told to go on. It dies if its parent, whose id is `parent`, dies
 /// before that.

@@ -123,8 +123,28 @@ pub(super) fn details(health: &Health) -> Vec<String> {
     if !asides.is_empty() {
         items.push(asides.join("; "));
     }
+    items.extend(children(health));
     items.extend(health.notes.iter().cloned());
     items
+}
+
+/// What became of the children, where they are followed.
+fn children(health: &Health) -> Option<String> {
+    let children = health.children?;
+    let many = if children.seen == 1 { "process" } else { "processes" };
+    let forked = format!("{} child {many}", units::count(children.seen));
+    let mut line = format!("{forked} followed, {} of them live", units::count(children.live));
+    if children.execed > 0 {
+        line += &format!("; {}", units::counted(children.execed, "exec"));
+    }
+    if children.missed > 0 {
+        line += &format!("; {} MISSED, with all that they did", units::count(children.missed));
+    }
+    if health.inherited_frees > 0 {
+        let frees = units::counted(health.inherited_frees, "free");
+        line += &format!("; {frees} of blocks that they began with, their parents' copies");
+    }
+    Some(line)
 }
 
 /// So many modules are named at which stacks are lost.
@@ -202,6 +222,10 @@ fn reason_and_advice(reason: &str) -> String {
                      no stack; trace again, on a machine with less load"
         }
         "wrong_frees" => "wrong frees that are not told: there were too many different ones",
+        "children" => {
+            "child processes that are in no figure: no slot was left (1,024 can live at once), or \
+             they were forked before their parent's program had its probes"
+        }
         "exec" => "calls between an exec and the new program's probes",
         _ => return format!("reason `{reason}`"),
     };

@@ -108,6 +108,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Keeps the functions apart from those of `others` more plans, which are in force beside it.
+    pub fn renumber(&mut self, others: u16) {
+        /// No plan is likely to have more.
+        const EACH: u16 = 211;
+        const MASK: u16 = (1 << FUNCTION_BITS) - 1;
+        for probe in &mut self.probes {
+            let index = probe.function_index;
+            let moved = index.wrapping_add(others.wrapping_mul(EACH));
+            probe.function_index = index & !MASK | moved & MASK;
+        }
+    }
+
     /// Plans the probes for an address space.
     ///
     /// # Errors

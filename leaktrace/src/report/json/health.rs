@@ -27,6 +27,16 @@ pub(super) struct Health<'a> {
     complete: bool,
     double_frees: u64,
     mismatched_frees: u64,
+    inherited_frees: u64,
+    children: Option<Children>,
+}
+
+#[derive(Serialize)]
+struct Children {
+    seen: u64,
+    live: u64,
+    execed: u64,
+    missed: u64,
 }
 
 impl<'a> From<&'a model::Health> for Health<'a> {
@@ -51,6 +61,13 @@ impl<'a> From<&'a model::Health> for Health<'a> {
             complete: health.complete(),
             double_frees: health.double_frees,
             mismatched_frees: health.mismatched_frees,
+            inherited_frees: health.inherited_frees,
+            children: health.children.map(|it| Children {
+                seen: it.seen,
+                live: it.live,
+                execed: it.execed,
+                missed: it.missed,
+            }),
         }
     }
 }

@@ -1,0 +1,205 @@
+//! With `--follow`: are the children of a target traced from their first allocation, each for itself,
+//! and does nothing of it stay?
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::processes::{DEADLINE, Target, code_of, wait_until};
+use crate::programs::{leaktrace, program};
+use crate::report::{Held, Report};
+use crate::trace::Trace;
+
+fn start(args: &[&str]) -> Target {
+    Target::start(&program("fork_storm.c"), args)
+}
+
+fn follow(target: &Target, options: &[&str]) -> Trace {
+    let mut all = vec!["--follow"];
+    all.extend(options);
+    Trace::attach(target, &all)
+}
+
+/// What the report says of children: seen, live, execed, missed.
+fn children(report: &Report) -> [u64; 4] {
+    ["seen", "live", "execed", "missed"].map(|of| report.number(&format!("/health/children/{of}")))
+}
+
+/// The definitions of uprobe events, as tracefs lists them.
+fn uprobe_events() -> String {
+    const FSCONFIG_CMD_CREATE: u32 = 6;
+    // SAFETY: a string that outlives the calls, and descriptors that these make.
+    let mount = unsafe {
+        let context = libc::syscall(libc::SYS_fsopen, c"tracefs".as_ptr(), 1);
+        assert!(context >= 0, "{}", io::Error::last_os_error());
+        let context = OwnedFd::from_raw_fd(i32::try_from(context).unwrap());
+        let fd = context.as_raw_fd();
+        assert_eq!(
+            libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, 0usize, 0usize, 0),
+            0
+        );
+        let mount = libc::syscall(libc::SYS_fsmount, fd, 1, 0);
+        assert!(mount >= 0, "{}", io::Error::last_os_error());
+        OwnedFd::from_raw_fd(i32::try_from(mount).unwrap())
+    };
+    fs::read_to_string(format!("/proc/self/fd/{}/uprobe_events", mount.as_raw_fd())).unwrap()
+}
+
+fn has_definitions(leaktrace: u32) -> bool {
+    uprobe_events().contains(&format!("leaktrace_{leaktrace}_"))
+}
+
+#[test]
+fn each_worker_s_blocks_are_its_own() {
+    let mut target = start(&["workers"]);
+    let mut trace = follow(&target, &[]);
+    assert!(has_definitions(trace.pid()));
+    target.work();
+    let report = trace.interrupt();
+    report.assert_complete();
+    assert_eq!(report.held_under("parent_leaks"), Held { bytes: 300, blocks: 3 });
+    assert_eq!(report.held_under("worker_leaks"), Held { bytes: 22_000, blocks: 22 });
+    assert_eq!(report.totals(), Held { bytes: 22_300, blocks: 25 });
+    assert_eq!(children(&report), [2, 2, 0, 0]);
+    assert_eq!(report.number("/health/allocs"), 25);
+    let targets = report.at("/targets");
+    assert_eq!(targets.as_array().unwrap().len(), 1, "children are no targets: {targets}");
+    assert!(!has_definitions(trace.pid()));
+    assert!(target.end().success());
+}
+
+#[test]
+fn what_workers_held_is_gone_when_they_end() {
+    let mut target = start(&["workers"]);
+    let mut trace = follow(&target, &[]);
+    target.work();
+    assert!(target.end().success());
+    let report = trace.report();
+    report.assert_complete();
+    assert_eq!(report.text("/trace/ended_by"), "target-exit");
+    assert_eq!(report.totals(), Held { bytes: 300, blocks: 3 });
+    assert_eq!(report.number("/totals/allocated_blocks"), 25);
+    assert_eq!(report.number("/totals/freed_blocks"), 22);
+    assert_eq!(children(&report), [2, 0, 0, 0]);
+}
+
+#[test]
+fn a_child_that_frees_what_it_began_with_takes_nothing_from_its_parent() {
+    let mut target = start(&["inherit"]);
+    let mut trace = follow(&target, &[]);
+    target.work();
+    let report = trace.interrupt();
+    report.assert_complete();
+    assert_eq!(report.held_under("parent_keeps"), Held { bytes: 1000, blocks: 5 });
+    assert_eq!(report.held_under("worker_leaks"), Held { bytes: 2000, blocks: 2 });
+    assert_eq!(report.number("/health/inherited_frees"), 5);
+    assert_eq!(report.number("/health/unknown_frees"), 0);
+    assert_eq!(report.number("/health/frees"), 5);
+}
+
+#[test]
+fn grandchildren_are_followed_when_their_parent_is_gone() {
+    let mut target = start(&["grandchildren"]);
+    let mut trace = follow(&target, &[]);
+    target.work();
+    let report = trace.interrupt();
+    report.assert_complete();
+    assert_eq!(report.held_under("grandchild_leaks"), Held { bytes: 1000, blocks: 20 });
+    assert_eq!(report.held_under("worker_leaks"), Held::default());
+    assert_eq!(report.number("/totals/allocated_blocks"), 30);
+    assert_eq!(children(&report), [2, 1, 0, 0]);
+}
+
+#[test]
+fn any_thread_may_fork() {
+    let mut target = start(&["thread"]);
+    let mut trace = follow(&target, &[]);
+    target.work();
+    let report = trace.interrupt();
+    report.assert_complete();
+    assert_eq!(report.held_under("of_thread_leaks"), Held { bytes: 490, blocks: 7 });
+    assert_eq!(children(&report), [1, 1, 0, 0]);
+}
+
+#[test]
+fn what_a_child_of_run_executes_is_traced_from_its_first_allocation() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("report.json");
+    let mut run = Command::new(leaktrace());
+    run.args(["run", "--follow", "-q", "--top", "1000", "-o"]).arg(&path);
+    run.arg("--").arg(program("fork_storm.c")).arg("exec");
+    // The command talks through what leaktrace was given.
+    let mut target = Target::spawn(&mut run);
+    target.work();
+    let pid = i32::try_from(target.pid()).unwrap();
+    // SAFETY: no pointers; the process is a child that was not waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGUSR1) }, 0);
+    let written = || fs::read_to_string(&path).is_ok_and(|text| text.trim_end().ends_with('}'));
+    wait_until(DEADLINE, "a report", written);
+    let report = Report::read(&path);
+    report.assert_complete();
+    assert_eq!(report.held_under("leaf_leaks"), Held { bytes: 42 * 40, blocks: 42 });
+    assert_eq!(children(&report), [2, 2, 2, 0]);
+    assert!(target.end().success());
+}
+
+/// The resident memory of a process, in bytes.
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// 200 children a second for half a minute: none is missed, and nothing grows or stays.
+#[test]
+fn a_storm_of_short_lived_children_is_counted_to_the_block() {
+    let mut target = start(&["storm", "200", "30"]);
+    let places = [target.ready.get("malloc"), target.ready.get("free")];
+    let untouched = places.map(|place| target.code_at(place));
+    let mut trace = follow(&target, &[]);
+    target.go();
+    let begun = Instant::now();
+    wait_until(DEADLINE, "five seconds of it", || begun.elapsed() > Duration::from_secs(5));
+    let early = resident(trace.pid());
+    let made = target.done().get("children");
+    let late = resident(trace.pid());
+    let report = trace.interrupt();
+    report.assert_complete();
+    assert_eq!(made, 6000);
+    assert_eq!(children(&report), [6000, 0, 0, 0]);
+    assert_eq!(report.number("/health/allocs"), 3 * made);
+    assert_eq!(report.number("/health/frees"), made);
+    assert_eq!(report.number("/health/matched_frees"), made);
+    assert_eq!(report.number("/totals/allocated_bytes"), 700 * made);
+    assert_eq!(report.totals(), Held::default(), "they have all ended");
+    assert!(late < early + (8 << 20), "{early} bytes became {late}");
+    assert_eq!(places.map(|place| target.code_at(place)), untouched);
+    assert!(!has_definitions(trace.pid()));
+    assert!(target.end().success());
+}
+
+#[test]
+fn nothing_stays_when_leaktrace_is_killed_in_the_middle() {
+    let mut target = start(&["storm", "200", "6"]);
+    let places = [target.ready.get("malloc"), target.ready.get("free")];
+    let untouched = places.map(|place| target.code_at(place));
+    let mut bystander = start(&["workers"]);
+    let mut trace = follow(&target, &[]);
+    for place in places {
+        assert_ne!(target.code_at(place), code_of(bystander.pid(), place), "a probe");
+    }
+    target.go();
+    let begun = Instant::now();
+    wait_until(DEADLINE, "two seconds of it", || begun.elapsed() > Duration::from_secs(2));
+    let pid = trace.pid();
+    trace.kill();
+    wait_until(DEADLINE, "the definitions are gone", || !has_definitions(pid));
+    wait_until(DEADLINE, "the probes are out", || {
+        places.map(|place| target.code_at(place)) == untouched
+    });
+    assert_eq!(target.done().get("children"), 1200);
+    assert!(target.end().success());
+    assert!(bystander.work().get("children") == 2 && bystander.end().success());
+}

@@ -1,0 +1,177 @@
+/* Forks children that allocate, in a way that its first argument says. They live until the program
+ * ends, but for those of the storm. */
+#include "protocol.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/wait.h>
+#include <time.h>
+
+/* Children wait for its other end to be closed. */
+static int gate[2], told[2];
+
+static NOINLINE void leak(int blocks, size_t size)
+{
+    for (int i = 0; i < blocks; i++)
+        keep(malloc(size));
+}
+
+static NOINLINE void parent_leaks(void) { leak(3, 100); keep(0); }
+static NOINLINE void worker_leaks(int blocks) { leak(blocks, 1000); keep(0); }
+static NOINLINE void grandchild_leaks(void) { leak(20, 50); keep(0); }
+static NOINLINE void of_thread_leaks(void) { leak(7, 70); keep(0); }
+static NOINLINE void leaf_leaks(int blocks) { leak(blocks, 40); keep(0); }
+
+static void *inherited[5];
+static NOINLINE void parent_keeps(void)
+{
+    for (int i = 0; i < 5; i++)
+        inherited[i] = malloc(200);
+    keep(0);
+}
+
+static void tell(void) { must(write(told[1], "x", 1) == 1, "tell"); }
+
+static void await_told(int times)
+{
+    char byte;
+    for (int i = 0; i < times; i++)
+        must(read(told[0], &byte, 1) == 1, "told");
+}
+
+/* The rest of a child's life. */
+static _Noreturn void wait_for_end(void)
+{
+    char byte;
+    close(gate[1]);
+    while (read(gate[0], &byte, 1) < 0 && errno == EINTR)
+        ;
+    _exit(0);
+}
+
+static void *fork_here(void *unused)
+{
+    (void)unused;
+    if (fork() == 0) {
+        of_thread_leaks();
+        tell();
+        wait_for_end();
+    }
+    return 0;
+}
+
+static NOINLINE void storm_child(void)
+{
+    void *freed = keep(malloc(100));
+    leak(2, 300);
+    free(freed);
+    keep(0);
+}
+
+/* `rate` children a second, each gone before long. */
+static int storm(int rate, int seconds)
+{
+    struct timespec next;
+    clock_gettime(CLOCK_MONOTONIC, &next);
+    int count = rate * seconds;
+    for (int i = 0; i < count; i++) {
+        pid_t child = fork();
+        must(child >= 0, "fork");
+        if (child == 0) {
+            storm_child();
+            _exit(0);
+        }
+        while (waitpid(-1, 0, WNOHANG) > 0)
+            ;
+        next.tv_nsec += 1000000000 / rate;
+        if (next.tv_nsec >= 1000000000) {
+            next.tv_nsec -= 1000000000;
+            next.tv_sec++;
+        }
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, 0);
+    }
+    while (waitpid(-1, 0, 0) > 0)
+        ;
+    return count;
+}
+
+int main(int count, char **args)
+{
+    const char *what = count > 1 ? args[1] : "";
+    if (!strcmp(what, "leaf")) {
+        gate[0] = atoi(args[3]), gate[1] = -1, told[1] = atoi(args[4]);
+        leaf_leaks(atoi(args[2]));
+        tell();
+        wait_for_end();
+    }
+    must(pipe(gate) == 0 && pipe(told) == 0, "pipe");
+    if (!strcmp(what, "inherit"))
+        inherited[0] = 0;
+    say("ready malloc=%lu free=%lu", (unsigned long)malloc, (unsigned long)free);
+    await_line();
+    int children = 0;
+    if (!strcmp(what, "workers")) {
+        parent_leaks();
+        for (; children < 2; children++)
+            if (fork() == 0) {
+                worker_leaks(11);
+                tell();
+                wait_for_end();
+            }
+        await_told(2);
+    } else if (!strcmp(what, "inherit")) {
+        parent_keeps();
+        if (fork() == 0) {
+            for (int i = 0; i < 5; i++)
+                free(inherited[i]);
+            worker_leaks(2);
+            tell();
+            wait_for_end();
+        }
+        children = 1;
+        await_told(1);
+    } else if (!strcmp(what, "grandchildren")) {
+        if (fork() == 0) {
+            worker_leaks(10);
+            if (fork() == 0) {
+                grandchild_leaks();
+                tell();
+                wait_for_end();
+            }
+            /* The grandchild outlives its parent. */
+            _exit(0);
+        }
+        children = 2;
+        await_told(1);
+        wait(0);
+    } else if (!strcmp(what, "thread")) {
+        pthread_t thread;
+        must(pthread_create(&thread, 0, fork_here, 0) == 0, "thread");
+        pthread_join(thread, 0);
+        children = 1;
+        await_told(1);
+    } else if (!strcmp(what, "exec")) {
+        char in[16], out[16];
+        snprintf(in, sizeof in, "%d", gate[0]);
+        snprintf(out, sizeof out, "%d", told[1]);
+        int other = fcntl(gate[1], F_SETFD, FD_CLOEXEC);
+        must(other == 0, "fcntl");
+        if (fork() == 0) {
+            execl("/proc/self/exe", args[0], "leaf", "30", in, out, (char *)0);
+            _exit(96);
+        }
+        if (vfork() == 0) {
+            execl("/proc/self/exe", args[0], "leaf", "12", in, out, (char *)0);
+            _exit(96);
+        }
+        children = 2;
+        await_told(2);
+    } else if (!strcmp(what, "storm")) {
+        children = storm(atoi(args[2]), atoi(args[3]));
+    }
+    say("done children=%d", children);
+    await_line();
+    close(gate[1]);
+    while (wait(0) > 0)
+        ;
+    return 0;
+}
