@@ -16,6 +16,7 @@ mod budget;
 mod check_frees;
 mod commands;
 mod corrupt_objects;
+mod discovery;
 mod follow;
 mod formats;
 mod fuzz_corpus;

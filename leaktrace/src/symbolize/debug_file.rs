@@ -5,16 +5,13 @@
 //! file counts only if its build id, or without one its CRC, is the module's; and only files of
 //! leaktrace's own system directory may refer to further files, which blazesym would open blindly.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use super::elf_facts::{DebugLink, ElfFacts, hex};
-use super::regular_file::{self, Links};
-
-/// Where distributions put debug files.
-pub(super) const DEBUG_DIR: &str = "/usr/lib/debug";
+use super::elf_facts::{DebugLink, ElfFacts};
+use crate::target::debug_places::{self, Place, crc32};
+use crate::target::regular_file::{self, Links};
 
 /// A separate debug file.
 #[derive(Debug)]
@@ -25,18 +22,11 @@ pub(super) struct DebugFile {
     pub(super) dwarf: bool,
 }
 
-/// A place to look at.
-#[derive(Debug, PartialEq, Eq)]
-struct Candidate {
-    path: PathBuf,
-    /// Whether only root of leaktrace's own system can write there.
-    trusted: bool,
-}
-
 /// The separate debug file of a module: the one at `path` as the target sees it, whose root
 /// directory is `root`.
 pub(super) fn find(facts: &ElfFacts, path: &str, root: &Path) -> Option<DebugFile> {
-    let places = candidates(facts, path, below(root, path), root);
+    let link = facts.debug_link.as_ref().map(|link| link.name.as_str());
+    let places = debug_places::of(facts.build_id.as_deref(), link, path, root);
     places.iter().find_map(|place| open_if_it_belongs(facts, place))
 }
 
@@ -45,57 +35,7 @@ pub(super) fn stands_alone(facts: &ElfFacts) -> bool {
     facts.debug_link.is_none() && !facts.has_supplement
 }
 
-/// A path as the target itself would write it: of a process behind `chroot` the kernel says whole
-/// paths.
-fn below<'p>(root: &Path, path: &'p str) -> &'p str {
-    let root = fs::read_link(root).unwrap_or_default();
-    let rest = root.to_str().and_then(|root| path.strip_prefix(root));
-    rest.filter(|rest| rest.starts_with('/')).unwrap_or(path)
-}
-
-/// The places for a file at `path`, which is `path_in_root` below the target's root directory.
-fn candidates(facts: &ElfFacts, path: &str, path_in_root: &str, root: &Path) -> Vec<Candidate> {
-    let own = Path::new("/");
-    let mut found = Vec::new();
-    let mut add = |root: &Path, relative: &Path, trusted: bool| {
-        found.push(Candidate { path: root.join(relative), trusted });
-    };
-    let debug_dir = Path::new(DEBUG_DIR.trim_start_matches('/'));
-    if let Some((first, rest)) = facts.build_id.as_deref().and_then(<[u8]>::split_first)
-        && !rest.is_empty()
-    {
-        let name = format!(".build-id/{}/{}.debug", hex(&[*first]), hex(rest));
-        add(own, &debug_dir.join(&name), true);
-        add(root, &debug_dir.join(&name), false);
-    }
-    if let Some(link) = &facts.debug_link
-        && is_file_name(&link.name)
-        && let Some(dir) = directory(path)
-        && let Some(dir_in_root) = directory(path_in_root)
-    {
-        add(own, &debug_dir.join(dir).join(&link.name), true);
-        for (root, dir) in [(root, dir_in_root), (own, dir)] {
-            add(root, &dir.join(&link.name), false);
-            add(root, &dir.join(".debug").join(&link.name), false);
-        }
-        add(root, &debug_dir.join(dir_in_root).join(&link.name), false);
-    }
-    found
-}
-
-fn is_file_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
-}
-
-/// The directory of a mapped file, relative to the root.
-fn directory(path: &str) -> Option<&Path> {
-    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-    let dir = Path::new(path.strip_prefix('/')?).parent()?;
-    let plain = dir.components().all(|c| matches!(c, std::path::Component::Normal(_)));
-    (plain && !path.contains('\0')).then_some(dir)
-}
-
-fn open_if_it_belongs(module: &ElfFacts, place: &Candidate) -> Option<DebugFile> {
+fn open_if_it_belongs(module: &ElfFacts, place: &Place) -> Option<DebugFile> {
     let file = regular_file::open(&place.path, Links::Follow).ok()?;
     let facts = ElfFacts::read(&file).ok()?;
     let belongs = match (&module.build_id, &module.debug_link) {
@@ -108,105 +48,4 @@ fn open_if_it_belongs(module: &ElfFacts, place: &Candidate) -> Option<DebugFile>
     }
     let trusted = place.trusted && file.metadata().ok()?.uid() == 0;
     Some(DebugFile { file, dwarf: facts.has_debug_info && (trusted || stands_alone(&facts)) })
-}
-
-/// The CRC-32 (polynomial 0x04c11db7, reflected) of a file's content.
-fn crc32(file: &File) -> io::Result<u32> {
-    let mut crc = u32::MAX;
-    let mut block = vec![0; 1 << 16];
-    let mut at = 0;
-    loop {
-        // Not `read`: where the file's cursor is, nobody knows by now.
-        let length = file.read_at(&mut block, at)?;
-        if length == 0 {
-            return Ok(!crc);
-        }
-        at += length as u64;
-        for &byte in block.iter().take(length) {
-            let index = (crc as u8 ^ byte) as usize;
-            crc = crc >> 8 ^ CRC_TABLE.get(index).copied().unwrap_or(0);
-        }
-    }
-}
-
-const CRC_TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut rest: &mut [u32] = &mut table;
-    let mut index = 0;
-    while let Some((entry, tail)) = rest.split_first_mut() {
-        let mut crc: u32 = index;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-            bit += 1;
-        }
-        *entry = crc;
-        rest = tail;
-        index += 1;
-    }
-    table
-};
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn crc_of_the_standard_check_string() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("f"), "123456789").unwrap();
-        assert_eq!(crc32(&File::open(dir.path().join("f")).unwrap()).unwrap(), 0xcbf4_3926);
-    }
-
-    #[test]
-    fn a_path_in_a_chroot() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("root");
-        let check = |target: &str, path: &str, expected: &str| {
-            let _none_yet = fs::remove_file(&root);
-            std::os::unix::fs::symlink(target, &root).unwrap();
-            assert_eq!(below(&root, path), expected);
-        };
-        check("/", "/opt/a/x", "/opt/a/x");
-        check("/opt", "/opt/a/x", "/a/x");
-        check("/op", "/opt/a/x", "/opt/a/x");
-        check("/srv", "/opt/a/x", "/opt/a/x");
-    }
-
-    #[test]
-    fn places_to_look_at() {
-        let check = |id: Option<&[u8]>, link: &str, path: &str, expected: &[&str]| {
-            let link = DebugLink { name: link.to_owned(), crc: 0 };
-            let mut facts = ElfFacts::default();
-            facts.build_id = id.map(<[u8]>::to_vec);
-            facts.debug_link = Some(link);
-            let found = candidates(&facts, path, path, Path::new("/r"));
-            let found: Vec<&str> = found.iter().map(|c| c.path.to_str().unwrap()).collect();
-            assert_eq!(found, expected);
-        };
-        check(
-            Some(&[0xab, 0xcd, 0x01]),
-            "",
-            "/bin/x",
-            &["/usr/lib/debug/.build-id/ab/cd01.debug", "/r/usr/lib/debug/.build-id/ab/cd01.debug"],
-        );
-        check(
-            None,
-            "x.debug",
-            "/opt/a/x (deleted)",
-            &[
-                "/usr/lib/debug/opt/a/x.debug",
-                "/r/opt/a/x.debug",
-                "/r/opt/a/.debug/x.debug",
-                "/opt/a/x.debug",
-                "/opt/a/.debug/x.debug",
-                "/r/usr/lib/debug/opt/a/x.debug",
-            ],
-        );
-        for (link, path) in
-            [("../x", "/a/x"), ("/dev/x", "/a/x"), ("..", "/a/x"), ("x", "a/x"), ("x", "/a/../b/x")]
-        {
-            check(None, link, path, &[]);
-        }
-    }
 }

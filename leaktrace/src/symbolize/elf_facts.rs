@@ -10,6 +10,8 @@ use object::elf::{FileHeader64, NT_GNU_BUILD_ID, PF_X, PT_LOAD, Sym64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader, SectionTable};
 use object::{Endianness, ReadCache, ReadRef};
 
+use crate::target::debug_places::hex;
+
 type Header = FileHeader64<Endianness>;
 
 /// Longer ones are no build ids: SHA-1 has 20 bytes.
@@ -140,11 +142,6 @@ impl ElfFacts {
     pub(super) fn build_id_hex(&self) -> Option<String> {
         self.build_id.as_deref().map(hex)
     }
-}
-
-/// Bytes in hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn build_id(mut notes: NoteIterator<'_, Header>, endian: Endianness) -> Option<Vec<u8>> {

@@ -6,22 +6,13 @@
 //! the memory of the unpacking.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 
-use lzma_rust2::XzReader;
 use object::ReadCache;
 
 use super::elf_facts::ElfFacts;
 use super::symbol_table::{SymbolTable, Table};
-
-/// Packed, it may have so many bytes.
-const MOST_PACKED_BYTES: u64 = 16 << 20;
-/// Unpacked, it may have so many.
-const MOST_BYTES: u64 = 64 << 20;
-/// How far back the packed data may refer, and what the unpacking takes besides. `xz -9` asks for
-/// 64 MiB.
-const MOST_MEMORY_KIB: u32 = 65 << 10;
+use crate::target::mini_debug_info::{self, MOST_PACKED_BYTES};
 
 /// The functions of a file that has mini debug information and no full symbol table, those of its
 /// dynamic symbol table included; and what could not be read. `None` for any other file.
@@ -43,7 +34,7 @@ pub(super) fn functions(file: &File, facts: &ElfFacts) -> Option<(SymbolTable, V
 ///
 /// A sentence on what is wrong with the section.
 pub(super) fn add(table: &mut SymbolTable, section: &[u8]) -> Result<(), String> {
-    let unpacked = unpack(section, MOST_BYTES)?;
+    let unpacked = mini_debug_info::unpack(section)?;
     table.add(unpacked.as_slice(), Table::Full)
 }
 
@@ -54,18 +45,6 @@ fn read(file: &File, offset: u64, size: u64) -> Result<Vec<u8>, String> {
     let mut section = vec![0; size as usize];
     file.read_exact_at(&mut section, offset).map_err(|e| e.to_string())?;
     Ok(section)
-}
-
-fn unpack(packed: &[u8], most_bytes: u64) -> Result<Vec<u8>, String> {
-    let mut unpacked = Vec::new();
-    XzReader::new_mem_limit(packed, true, MOST_MEMORY_KIB)
-        .take(most_bytes + 1)
-        .read_to_end(&mut unpacked)
-        .map_err(|e| format!("it cannot be unpacked ({e})"))?;
-    if unpacked.len() as u64 > most_bytes {
-        return Err(format!("unpacked it is larger than {} MiB", most_bytes >> 20));
-    }
-    Ok(unpacked)
 }
 
 #[cfg(test)]
@@ -83,15 +62,6 @@ mod tests {
         0x00, 0x32, 0xe8, 0x2b, 0x69, 0x3e, 0x30, 0x0d, 0x8b, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01,
         0x59, 0x5a,
     ];
-
-    #[test]
-    fn no_more_is_unpacked_than_is_allowed() {
-        assert_eq!(unpack(LEAKS, 4000).unwrap(), b"leak".repeat(1000));
-        assert!(unpack(LEAKS, 3999).unwrap_err().contains("larger than"));
-        assert!(unpack(&LEAKS[..LEAKS.len() - 20], 4000).unwrap_err().contains("unpacked"));
-        assert!(unpack(b"", 4000).is_err());
-        assert!(add(&mut SymbolTable::default(), LEAKS).unwrap_err().contains("ELF"));
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]

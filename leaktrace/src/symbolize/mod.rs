@@ -25,7 +25,6 @@ mod module;
 pub mod perf_map;
 mod perf_map_file;
 mod protocol;
-mod regular_file;
 mod symbol_table;
 #[cfg(test)]
 mod tests;

@@ -10,14 +10,15 @@ use std::path::Path;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
-use super::debug_file::{self, DEBUG_DIR};
+use super::debug_file;
 use super::elf_facts::ElfFacts;
 use super::mini_debug_info;
 use super::protocol::{Answer, Symbol};
-use super::regular_file::{self, own_path};
 use super::symbol_table::SymbolTable;
 use crate::model::printable;
+use crate::target::debug_places::DEBUG_DIR;
 use crate::target::demangle::demangled;
+use crate::target::regular_file::{self, own_path};
 
 /// Deeper inlining is cut: the innermost functions and the real one stay.
 const MOST_INLINED: usize = 128;

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use super::perf_map::{MOST_LINES, PerfMap};
-use super::regular_file::{self, Links};
+use crate::target::regular_file::{self, Links};
 
 /// No more than this is read of a file.
 const MOST_BYTES: u64 = 64 << 20;

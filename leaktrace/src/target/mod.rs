@@ -4,6 +4,8 @@
 
 pub mod allocators;
 pub mod budget;
+pub mod debug_places;
+mod debug_symbols;
 pub mod decode;
 pub mod demangle;
 pub mod elf;
@@ -13,10 +15,12 @@ pub mod heap;
 pub mod image;
 pub mod loader;
 pub mod maps;
+pub mod mini_debug_info;
 pub mod object_file;
 pub mod own_allocators;
 pub mod plan;
 pub mod process;
+pub mod regular_file;
 mod route;
 mod sites;
 mod tails;

@@ -8,6 +8,7 @@ use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
 
 use super::allocators::{self, Entry};
 use super::budget::Budget;
+use super::debug_symbols;
 use super::elf::{Elf, ElfError, Function};
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
@@ -18,6 +19,7 @@ use super::sites::{Role, RoleSite, operator_site, sites};
 use super::tails::Bounds;
 use crate::model::{Addr, ProbeFailure, ProbeInfo};
 
+mod code_ranges;
 pub(super) mod defined;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ use defined::{Chosen, Defined};
 
 /// Functions of one target are told apart by so many numbers.
 const MOST_FUNCTIONS: u16 = 1 << FUNCTION_BITS;
-/// And implementations by so many; the last stands for all beyond.
+/// And implementations by so many: the last is the user's, the one before stands for all beyond.
 const MOST_IMPLEMENTATIONS: u8 = 1 << (u16::BITS - FUNCTION_BITS);
 
 /// What the user wants probed.
@@ -189,9 +191,12 @@ impl Plan {
     fn hint(&self, only: Option<&str>) -> String {
         let mut hint = match only {
             Some(only) => format!(" that match `{only}` (leave out --obj to look into all)"),
-            None => "; a static program needs its symbols (.symtab): use a build that is not \
-                     stripped"
-                .to_owned(),
+            None => {
+                "; a static program needs its symbols: use a build that is not stripped, install \
+                     its separate debug file, or name its functions by `--alloc-fn OBJECT+OFFSET` \
+                     and `--free-fn OBJECT+OFFSET`"
+                    .to_owned()
+            }
         };
         for note in self.notes.iter().take(3) {
             hint.push_str("; ");
@@ -213,7 +218,15 @@ impl Plan {
         budget: &Budget,
     ) -> Result<(), ElfError> {
         let elf = Elf::open_within(file.file(), budget)?;
-        let defined = Defined::by(&elf)?;
+        let mut defined = Defined::by(&elf)?;
+        if !defined.has_allocator() && !elf.has_symbol_table() {
+            // A static program, say, that is stripped.
+            let is_wanted = |name: &str| allocators::find(name).is_some();
+            let elsewhere = Defined::of(debug_symbols::functions(&elf, file, budget, is_wanted)?);
+            if elsewhere.has_allocator() {
+                defined = elsewhere;
+            }
+        }
         if defined.functions.is_empty() {
             return Ok(());
         }
@@ -242,17 +255,17 @@ impl Plan {
             self.frees_nest |= sorted_out.frees_nest || !self.allocators.is_empty();
             self.allocators.push(file.path.clone());
             self.covered.extend(shown(&defined.aliases));
-            self.add_code(image, file);
+            let ranges = code_ranges::of(&elf, image, file, &defined, &sorted_out);
+            self.add_code(file, ranges);
         }
         Ok(())
     }
 
     /// What the allocator calls of its own is part of its calls, as far as its code is known.
-    fn add_code(&mut self, image: &Image, file: &ObjectFile) {
-        let mut ranges = image.code_of(file.id).map(|m| (m.start, m.end));
+    fn add_code(&mut self, file: &ObjectFile, ranges: Vec<(Addr, Addr)>) {
         let room = MAX_ALLOCATOR_RANGES.saturating_sub(self.allocator_code.len());
-        self.allocator_code.extend(ranges.by_ref().take(room));
-        let left_out = ranges.count();
+        let left_out = ranges.len().saturating_sub(room);
+        self.allocator_code.extend(ranges.into_iter().take(room));
         if left_out > 0 {
             self.failures.push(ProbeFailure {
                 function: "inner calls".to_owned(),
@@ -280,6 +293,7 @@ impl Plan {
             .and_then(|site| Ok((number.ok_or_else(too_many_functions)?, site)));
         match found {
             Ok((number, site)) => {
+                let implementation = implementation.min(MOST_IMPLEMENTATIONS - 2);
                 let number = Number { function: number, implementation };
                 self.add_sites(file, &shown, entry.signature, number, vec![site]);
             }
@@ -312,6 +326,7 @@ impl Plan {
                 return false;
             }
         };
+        let implementation = implementation.min(MOST_IMPLEMENTATIONS - 2);
         let signature = entry.signature.form(chosen.form);
         self.add_sites(file, &shown, signature, Number { function, implementation }, sites);
         true
@@ -333,8 +348,8 @@ impl Plan {
         number: Number,
         sites: Vec<RoleSite>,
     ) {
-        let implementation = number.implementation.min(MOST_IMPLEMENTATIONS - 1);
-        let function_index = u16::from(implementation) << FUNCTION_BITS | number.function;
+        let Number { function: index, implementation } = number;
+        let function_index = u16::from(implementation) << FUNCTION_BITS | index;
         self.probes.extend(sites.into_iter().map(|site| PlannedProbe {
             function: function.to_owned(),
             function_index,

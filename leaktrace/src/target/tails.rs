@@ -35,9 +35,10 @@ impl<'e, 'f> Bounds<'e, 'f> {
 
     /// The function that an address lies in: the first address, and the first behind.
     fn around(&self, address: u64) -> Option<(u64, u64)> {
-        let Known { symbols, entries } = self.known.get_or_init(|| Known {
-            symbols: self.elf.function_ranges().unwrap_or_default(),
-            entries: unwind::function_bounds(self.elf).unwrap_or_default(),
+        let Known { symbols, entries } = self.known.get_or_init(|| {
+            let mut entries = unwind::described(self.elf).unwrap_or_default();
+            entries.sort_unstable();
+            Known { symbols: self.elf.function_ranges().unwrap_or_default(), entries }
         });
         let after = entries.partition_point(|&(start, _)| start <= address);
         let entry = after.checked_sub(1).and_then(|before| entries.get(before));

@@ -81,3 +81,50 @@ fn many_files_with_large_symbol_tables_share_one_budget() {
         assert_eq!(refused, 14);
     });
 }
+
+/// The names that remain of a file with these functions, each at an address of its own.
+fn taken(names: &[&str]) -> Vec<&'static str> {
+    let functions = (1..).zip(names).map(|(number, name)| crate::target::elf::Function {
+        name: (*name).to_owned(),
+        address: number * 0x100,
+        size: 16,
+    });
+    let defined = Defined::of(functions.collect());
+    defined.functions.iter().map(|(entry, _)| entry.name).collect()
+}
+
+#[test]
+fn an_allocator_gives_blocks_and_takes_them() {
+    assert_eq!(taken(&["free", "malloc", "strdup"]), ["malloc", "free"]);
+    // A wrapper of some function for itself, and one that only measures.
+    assert_eq!(taken(&["malloc", "calloc"]), [""; 0]);
+    assert_eq!(taken(&["free", "realloc"]), [""; 0]);
+    assert_eq!(taken(&["je_malloc"]), [""; 0]);
+    assert_eq!(taken(&["malloc", "free", "je_sdallocx_noflags"]), ["malloc", "free"]);
+    assert_eq!(taken(&["_rjem_mallocx", "_rjem_sdallocx"]), ["_rjem_mallocx", "_rjem_sdallocx"]);
+    assert_eq!(taken(&["mi_malloc", "mi_free", "tc_new"]), ["mi_malloc", "mi_free"]);
+    assert_eq!(taken(&["__libc_malloc", "__libc_free"]), ["__libc_malloc", "__libc_free"]);
+    // Each operator stands for itself.
+    assert_eq!(taken(&["_ZdlPv"]), ["_ZdlPv"]);
+    let mangled = "_RNvCsfLfy6EI15iL_7___rustc12___rust_alloc";
+    assert_eq!(taken(&[mangled, "__rust_dealloc"]), ["__rust_alloc", "__rust_dealloc"]);
+}
+
+/// Of this process: libc is one implementation, and its functions have numbers of their own.
+#[test]
+fn functions_are_numbered_and_belong_to_implementations() {
+    let image = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
+    let plan = Plan::make(&image, "exe", &PlanOptions::default()).unwrap();
+    let of_libc: Vec<_> =
+        plan.probes.iter().filter(|probe| probe.file.path.contains("/libc.so")).collect();
+    assert!(!of_libc.is_empty());
+    for probe in &plan.probes {
+        assert_eq!(probe.function_index >> FUNCTION_BITS, u16::from(probe.implementation));
+        let same = plan.probes.iter().filter(|p| p.function_index == probe.function_index);
+        assert!(same.into_iter().all(|p| p.function == probe.function));
+    }
+    assert!(of_libc.iter().all(|probe| probe.implementation == of_libc[0].implementation));
+    // libc's own callers of malloc are none of the allocator: it is one small piece of its code.
+    let size = |&(start, end): &(Addr, Addr)| end.0 - start.0;
+    assert!(plan.allocator_code.iter().map(size).sum::<u64>() < 64 << 10, "{plan:?}");
+}

@@ -5,7 +5,6 @@
 //! The file is hostile input, to a process that runs as root: time and memory are in proportion to
 //! what is read of it, which is bounded.
 
-mod bounds;
 mod code;
 mod compile;
 mod expression;
@@ -33,7 +32,6 @@ use super::elf::{Elf, ElfError, Segment};
 use super::maps::Mapping;
 use crate::model::UnwindTable;
 
-pub use bounds::function_bounds;
 pub use many::build_all;
 pub(super) use starts::described;
 pub use vdso::vdso;

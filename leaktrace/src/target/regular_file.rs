@@ -11,11 +11,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Files larger than this are not read.
-pub(super) const LARGEST_FILE: u64 = 4 << 30;
+pub const LARGEST_FILE: u64 = 4 << 30;
 
 /// Whether a symbolic link as the last component of a path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Links {
+pub enum Links {
     /// It is.
     Follow,
     /// It counts as "no regular file".
@@ -27,7 +27,7 @@ pub(super) enum Links {
 /// # Errors
 ///
 /// As `open(2)`; `InvalidInput` for what is no regular file, `FileTooLarge` for what is too large.
-pub(super) fn open(path: &Path, links: Links) -> io::Result<File> {
+pub fn open(path: &Path, links: Links) -> io::Result<File> {
     let follow = match links {
         Links::Follow => 0,
         Links::Refuse => libc::O_NOFOLLOW,
@@ -48,7 +48,7 @@ pub(super) fn open(path: &Path, links: Links) -> io::Result<File> {
 }
 
 /// A path by which this process can open an open file again.
-pub(super) fn own_path(file: &File) -> String {
+pub fn own_path(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 

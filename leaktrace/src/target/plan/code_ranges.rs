@@ -1,0 +1,60 @@
+//! Where an allocator's own code lies in an address space: what it calls from there is part of its
+//! calls.
+
+use super::defined::{Defined, SortedOut};
+use crate::model::Addr;
+use crate::target::elf::Elf;
+use crate::target::image::Image;
+use crate::target::object_file::ObjectFile;
+
+/// Functions of one source file lie together; between those of the catalogue lie others that they
+/// call. Two are of one piece when at most so many bytes of others lie between them.
+const GAP: u64 = 8 << 10;
+
+/// Start (inclusive), end (exclusive). A library that is an allocator is that as a whole. A program, or
+/// a C library, has much else, whose calls are its own (`strdup`): there it is the code around the
+/// functions of the catalogue.
+pub(super) fn of(
+    elf: &Elf<'_>,
+    image: &Image,
+    file: &ObjectFile,
+    defined: &Defined,
+    sorted_out: &SortedOut,
+) -> Vec<(Addr, Addr)> {
+    let mappings: Vec<_> = image.code_of(file.id).collect();
+    // Both can be executed; other libraries have no entry.
+    if elf.entry() == 0 {
+        return mappings.iter().map(|m| (m.start, m.end)).collect();
+    }
+    let is_probed =
+        |address: u64| sorted_out.probed.iter().any(|chosen| chosen.function.address == address);
+    let mut spans: Vec<(u64, u64)> = defined
+        .functions
+        .iter()
+        // Operators are made of other functions; where they are not, they call none.
+        .filter(|(entry, function)| !entry.is_operator() && is_probed(function.address))
+        .filter_map(|(_, function)| {
+            let start = elf.file_offset(function.address)?;
+            Some((start, start.checked_add(function.size.max(1))?))
+        })
+        .collect();
+    spans.sort_unstable();
+    let mut pieces: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in spans {
+        match pieces.last_mut() {
+            Some(last) if start <= last.1.saturating_add(GAP) => last.1 = last.1.max(end),
+            _ => pieces.push((start, end)),
+        }
+    }
+    let mapped = |&(start, end): &(u64, u64)| {
+        mappings.iter().filter_map(move |mapping| {
+            let at = |offset: u64| {
+                let address = offset.saturating_sub(mapping.offset).saturating_add(mapping.start.0);
+                address.min(mapping.end.0)
+            };
+            let (start, end) = (at(start), at(end));
+            (start < end).then_some((Addr(start), Addr(end)))
+        })
+    };
+    pieces.iter().flat_map(mapped).collect()
+}
