@@ -5,8 +5,9 @@
 
 use crate::{cookie::Form, records::Block};
 
-/// A family that cannot be told: it goes together with any.
-pub const UNSURE: u8 = 0xff;
+/// A family that cannot be told: it goes together with any. No function has it: the user's own
+/// allocators are another implementation's.
+pub const UNSURE: u8 = 62 << 2 | Form::Own as u8;
 
 const FORM: u8 = 3;
 
@@ -57,6 +58,13 @@ impl Entered {
 
 /// So far below an operator's frame lies what it calls, in bytes.
 pub const OPERATOR_REACH: u64 = 1024;
+
+/// So far behind an operator's entry is the call that it is there for, in bytes.
+pub const OPERATOR_CODE: u64 = 1024;
+
+/// So far from a function that frees lies the code of the same allocator, in bytes: glibc's frees
+/// what its caches hold, which is freed already, when a thread ends.
+pub const ALLOCATOR_CODE: u64 = 16 << 10;
 
 /// So far below the pointer that an operator is given may the block begin that it frees: a header
 /// of its own, in bytes.

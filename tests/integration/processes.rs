@@ -203,6 +203,11 @@ impl Target {
         wait_for_exit(&mut self.child, "the target")
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        wait_for_exit(&mut self.child, "the target")
+    }
+
     /// Kills it, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         send_signal(&self.child, libc::SIGKILL);

@@ -105,7 +105,8 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     leave_earlier_window(thread, target);
     let sp = arch::stack_pointer(regs);
     if thread.open.depth() != 0 {
-        if is_nested(ctx, thread, target, cookie, sp) {
+        let is_jump = globals::check_frees() && checked::is_jump(thread, sp);
+        if is_jump || is_nested(ctx, thread, target, cookie, sp) {
             count(Counter::NestedCalls, 1);
             if globals::check_frees() {
                 return checked::nested(thread, cookie, regs);
@@ -245,6 +246,10 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
     }
     let call = *thread.open.top();
     thread.open.pop();
+    let family = (call.flags >> FAMILY_SHIFT) as u8;
+    if globals::check_frees() {
+        checked::ends(thread, cookie, family);
+    }
 
     let mut pointer = arch::returned(regs);
     if cookie.out() != NO_ARGUMENT {
@@ -281,10 +286,8 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
         count(Counter::FailedAllocs, 1);
         return 0;
     }
-    let family = (call.flags >> FAMILY_SHIFT) as u8;
     if globals::check_frees() {
         checked::handed_out(cookie.slot(), pointer);
-        checked::booked(thread, cookie, family);
     }
     if call.flags & SAMPLED_OUT != 0 {
         count(Counter::SampledOut, 1);

@@ -9,8 +9,8 @@ use leaktrace_ebpf::{
     atomic::add,
     cookie::{Cookie, NO_ARGUMENT},
     family::{
-        DOUBLE_FREE, Entered, Freed, HEADER_REACH, MISMATCHED_FREE, OPERATOR_REACH, UNSURE,
-        WrongFree, WrongFrees, go_together, may_hand_on,
+        ALLOCATOR_CODE, DOUBLE_FREE, Entered, Freed, HEADER_REACH, MISMATCHED_FREE, OPERATOR_CODE,
+        OPERATOR_REACH, UNSURE, WrongFree, WrongFrees, go_together, may_hand_on,
     },
     ledger,
     records::{Block, Counter, Target, UNKNOWN_STACK, block_key},
@@ -36,7 +36,9 @@ pub(crate) struct Checks {
     operator_cookie: u64,
     /// What it was given to free.
     operator_pointer: u64,
-    /// 1: what it allocates is booked.
+    /// The code that makes its call: its own, or that of the operator that it calls.
+    operator_code: u64,
+    /// 1: what it is there for is done, or has failed.
     operator_is_done: u64,
     /// The free that was entered last, not from inside another.
     free: Entered,
@@ -52,6 +54,8 @@ pub(crate) struct Checks {
     out_sp: u64,
     /// Where to.
     out: u64,
+    /// The stack pointer of a call inside another, while its return address is replaced.
+    nested_sp: u64,
 }
 
 /// Runs where a free begins.
@@ -96,6 +100,7 @@ fn notes_operator(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     let entered = entered(regs);
     let checks = &mut thread.checks;
     let same = Cookie(checks.operator_cookie).function_and_slot() == cookie.function_and_slot();
+    checks.operator_code = arch::instruction_pointer(regs);
     // The outermost operator is the one that was called.
     if is_inside_operator(checks, &entered) && !(same && checks.operator.jumped_to(&entered)) {
         return 0;
@@ -119,24 +124,33 @@ fn is_inside_operator(checks: &Checks, call: &Entered) -> bool {
         || (operator.may_have_called(call, OPERATOR_REACH) && arch::stands(&operator))
 }
 
-/// The family that a block will be of, as flags of its open call.
+/// Whether a call inside an operator's frame is the one that the operator is there for: not, say,
+/// that of an exception which it throws.
+#[inline(always)]
+fn is_operators_own(checks: &Checks, call: &Entered) -> bool {
+    checks.operator_is_done == 0
+        && (checks.operator.jumped_to(call)
+            || call.return_address.wrapping_sub(checks.operator_code) <= OPERATOR_CODE)
+}
+
+/// The family that a block will be of.
 #[inline(always)]
 pub(crate) fn family_of_new(thread: &Thread, cookie: Cookie, regs: &pt_regs) -> u8 {
-    let checks = &thread.checks;
-    if !is_inside_operator(checks, &entered(regs)) {
+    let (checks, call) = (&thread.checks, entered(regs));
+    if !is_inside_operator(checks, &call) {
         return cookie.family();
     }
     let operator = Cookie(checks.operator_cookie);
-    if operator.pointer() != NO_ARGUMENT || checks.operator_is_done != 0 {
+    if operator.pointer() != NO_ARGUMENT || !is_operators_own(checks, &call) {
         // Whatever it needs that for.
         return UNSURE;
     }
     operator.family()
 }
 
-/// A block of a family was booked.
+/// A call returns that was to allocate a block of a family.
 #[inline(always)]
-pub(crate) fn booked(thread: &mut Thread, cookie: Cookie, family: u8) {
+pub(crate) fn ends(thread: &mut Thread, cookie: Cookie, family: u8) {
     if family != cookie.family() {
         thread.checks.operator_is_done = 1;
     }
@@ -150,7 +164,8 @@ fn freeing(checks: &mut Checks, cookie: Cookie, call: &Entered, pointer: u64) ->
     }
     let operator = Cookie(checks.operator_cookie);
     let given = checks.operator_pointer;
-    if operator.pointer() == NO_ARGUMENT || pointer > given || given - pointer > HEADER_REACH {
+    let is_given = pointer <= given && given - pointer <= HEADER_REACH;
+    if operator.pointer() == NO_ARGUMENT || !is_given || !is_operators_own(checks, call) {
         return (UNSURE, cookie.function());
     }
     checks.operator.sp = 0;
@@ -178,7 +193,8 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     leave_earlier_window(thread, target);
     let call = entered(regs);
     let is_inner = is_part_of_free(&thread.checks, target, cookie, &call)
-        || (thread.open.depth() != 0 && is_nested(ctx, thread, target, cookie, call.sp));
+        || (thread.open.depth() != 0
+            && (is_jump(thread, call.sp) || is_nested(ctx, thread, target, cookie, call.sp)));
     if is_inner {
         handed_on(&mut thread.checks, cookie, pointer);
         if !ledger::freed_if_known(&mut Maps::new(), key, since(target)) {
@@ -197,6 +213,9 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     let known = ledger::freed_block(&mut Maps::new(), key, since(target), &mut block);
     if !known {
         ledger::unknown_freed(&mut Maps::new());
+        if is_allocators_own(target, regs, &call) {
+            return 0;
+        }
     }
     judge(
         &mut thread.checks,
@@ -209,6 +228,14 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
         thread.checks.doubted = pointer;
     }
     0
+}
+
+/// Whether an allocator calls its own function.
+#[inline(always)]
+fn is_allocators_own(target: &Target, regs: &pt_regs, call: &Entered) -> bool {
+    let behind = call.return_address.wrapping_sub(arch::instruction_pointer(regs));
+    behind.wrapping_add(ALLOCATOR_CODE) <= 2 * ALLOCATOR_CODE
+        && is_allocator_code(target, call.return_address)
 }
 
 /// A reallocation begins, not inside another call. Its old block, all 0 if not known, is out of the
@@ -329,7 +356,8 @@ const BPF_NOEXIST: u64 = 1;
 /// A call inside another frees `pointer`, too: the doubt is over if that goes together.
 #[inline(always)]
 fn handed_on(checks: &mut Checks, cookie: Cookie, pointer: u64) {
-    if checks.doubted != pointer || cookie.family() != checks.doubted_block.family() {
+    if pointer == 0 || checks.doubted != pointer || cookie.family() != checks.doubted_block.family()
+    {
         return;
     }
     checks.doubted = 0;
@@ -353,6 +381,7 @@ fn is_part_of_free(checks: &Checks, target: &Target, cookie: Cookie, call: &Ente
 /// returns is no freed one any more.
 #[inline(always)]
 pub(crate) fn nested(thread: &mut Thread, cookie: Cookie, regs: &pt_regs) -> u32 {
+    thread.checks.nested_sp = arch::stack_pointer(regs);
     if cookie.out() != NO_ARGUMENT {
         thread.checks.out_sp = arch::stack_pointer(regs);
         thread.checks.out = arch::argument(regs, cookie.out());
@@ -363,9 +392,19 @@ pub(crate) fn nested(thread: &mut Thread, cookie: Cookie, regs: &pt_regs) -> u32
     session::AWAIT_RETURN
 }
 
+/// Whether a call was jumped to by one of [`nested`]: it is part of that, though its return address
+/// is not to be seen.
+#[inline(always)]
+pub(crate) fn is_jump(thread: &Thread, sp: u64) -> bool {
+    thread.checks.nested_sp == sp
+}
+
 /// An allocation function returns, whichever way it counts.
 #[inline(always)]
 pub(crate) fn returned(thread: &mut Thread, cookie: Cookie, regs: &pt_regs, entry_sp: u64) {
+    if thread.checks.nested_sp <= entry_sp {
+        thread.checks.nested_sp = 0;
+    }
     if cookie.out() == NO_ARGUMENT {
         handed_out(cookie.slot(), arch::returned(regs));
     } else if thread.checks.out_sp == entry_sp {

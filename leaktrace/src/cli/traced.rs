@@ -264,6 +264,10 @@ impl Traced {
             }
             let image = Image::capture(pid)?;
             match Plan::make(&image, &process.exe, &terms.plan) {
+                // The program itself is mapped, and its libraries may not be yet.
+                Ok(plan) if plan.is_only_own() && patient && look < LOOKS => {
+                    std::thread::sleep(BETWEEN_LOOKS);
+                }
                 Ok(plan) => {
                     let kernel = &mut lock(&terms.kernel);
                     let attached = attach_plan(kernel, &plan, &process, slot, &HashSet::new())?;

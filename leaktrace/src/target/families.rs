@@ -1,6 +1,6 @@
 //! The names of a plan's functions, by what the kernel half tells of them: a number, or a family.
 
-use leaktrace_ebpf::cookie::Form;
+use leaktrace_ebpf::cookie::{FUNCTION_BITS, Form};
 
 use super::plan::Plan;
 
@@ -29,11 +29,12 @@ impl Families {
     /// Adds those of a plan for the same process.
     pub fn add(&mut self, plan: &Plan) {
         for probe in &plan.probes {
-            if self.functions.iter().any(|known| known.index == probe.function_index) {
+            let index = probe.function_index & ((1 << FUNCTION_BITS) - 1);
+            if self.functions.iter().any(|known| known.index == index) {
                 continue;
             }
             self.functions.push(Function {
-                index: probe.function_index,
+                index,
                 family: probe.implementation << 2 | probe.signature.form as u8,
                 name: probe.function.clone(),
                 module: probe.file.path.clone(),

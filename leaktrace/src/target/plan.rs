@@ -168,6 +168,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Whether all its probes are on the user's own functions.
+    pub fn is_only_own(&self) -> bool {
+        self.probes.iter().all(|probe| probe.signature.form == Form::Own)
+    }
+
     /// Files that no one could look into may hold an allocator whose blocks are then missed.
     fn note_unopened(&mut self, image: &Image, only: Option<&str>) {
         let unopened = match only {
@@ -240,8 +245,12 @@ impl Plan {
         }
         if self.check_frees {
             for (entry, function) in &sorted_out.covered {
-                if entry.signature.form != Form::Plain {
-                    self.add_operator(&bounds, file, entry, function, first);
+                // One that is told from `malloc` alone, while another is `free` itself, would
+                // accuse it.
+                let signature = entry.signature.form(sorted_out.form_of(entry));
+                if signature.form != Form::Plain {
+                    let entry = Entry { signature, ..**entry };
+                    self.add_operator(&bounds, file, &entry, function, first);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! A TOML file of a project's own allocators:
 //!
-//! ```toml
+//! ```text
 //! [[allocator]]
 //! object = "libpool.so"       # optional: where the functions are that say no `@object`
 //! alloc = ["pool_get:size=1", "pool_calloc:out=0,size=2"]

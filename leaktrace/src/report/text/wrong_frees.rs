@@ -27,7 +27,7 @@ fn lines(report: &Report, wrong: &WrongFree, style: Style) -> Vec<String> {
     };
     let blocks = units::counted(wrong.count, "block");
     let mut headline =
-        format!("{what}  {blocks}, {}: {}", units::bytes(wrong.bytes), wrong.verdict);
+        format!("{what}: {blocks}, {}: {}", units::bytes(wrong.bytes), wrong.verdict);
     if report.targets.len() > 1
         && let Some(target) = report.targets.iter().find(|target| Some(target.pid) == wrong.pid)
     {

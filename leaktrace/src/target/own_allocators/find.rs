@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leaktrace_ebpf::cookie::FUNCTION_BITS;
 
 use super::names::{LONGEST_SYMBOL, Wanted, is_mangled};
-use super::start::function_at;
+use super::start::{Known, function_at};
 use super::{OwnAllocators, OwnFunction, Place};
 use crate::model::{ProbeFailure, printable};
 use crate::target::budget::Budget;
@@ -20,6 +20,8 @@ use crate::target::plan::{Number, Plan};
 use crate::target::sites::sites_of;
 use crate::target::tails::Bounds;
 
+/// As many symbols of one file are found ([`Elf::functions`]).
+const MOST_SYMBOLS: usize = 1024;
 /// So many functions of one file may have one name.
 const MOST_MATCHES: usize = 64;
 /// So many names are told that come close.
@@ -89,7 +91,7 @@ impl Search<'_, '_> {
         if !self.wishes.iter().any(|wish| wish.is_in(file)) {
             return;
         }
-        let probes = self.plan.probes.len();
+        let taken = self.taken.len();
         match self.add_file(file) {
             Ok(()) => {}
             Err(error @ ElfError::OverBudget) => {
@@ -102,7 +104,7 @@ impl Search<'_, '_> {
                 }
             }
         }
-        if self.plan.probes.len() != probes {
+        if self.taken.len() != taken {
             self.plan.frees_nest = true;
             self.plan.allocators.push(format!("{} (your functions)", file.path));
         }
@@ -119,9 +121,14 @@ impl Search<'_, '_> {
             wishes.any(|wish| wish.is(symbol))
         };
         let symbols = elf.functions_called(LONGEST_SYMBOL, among)?;
+        if symbols.len() >= MOST_SYMBOLS {
+            let why = format!("{MOST_SYMBOLS} or more symbols have their names");
+            self.fail("the user's own functions", file, why);
+        }
         let bounds = Bounds::of(&elf);
+        let known = Known::default();
         for index in chosen {
-            self.add_wish(&bounds, file, index, &symbols);
+            self.add_wish(&bounds, file, index, &symbols, &known);
         }
         Ok(())
     }
@@ -132,13 +139,14 @@ impl Search<'_, '_> {
         file: &Arc<ObjectFile>,
         index: usize,
         symbols: &[Function],
+        known: &Known,
     ) {
         let Some(wish) = self.wishes.get_mut(index) else { return };
         let own = wish.function;
         let shown = printable(&own.place.function());
         let mut functions = match &own.place {
             Place::Address { address, .. } => {
-                match function_at(bounds.elf, shown.clone(), *address) {
+                match function_at(bounds.elf, known, shown.clone(), *address) {
                     Ok(function) => vec![function],
                     Err(why) => {
                         wish.found = true;

@@ -1,6 +1,8 @@
 //! Does a function begin at an address that the user gives? A probe on anything but the start of an
 //! instruction would break the process, so nobody's word is taken for it.
 
+use std::cell::OnceCell;
+
 use crate::target::elf::{Elf, Function};
 use crate::target::unwind;
 
@@ -18,14 +20,18 @@ const LANDING: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// # Errors
 ///
 /// Why none is known to begin there.
-pub(super) fn function_at(elf: &Elf<'_>, name: String, address: u64) -> Result<Function, String> {
+pub(super) fn function_at(
+    elf: &Elf<'_>,
+    known: &Known,
+    name: String,
+    address: u64,
+) -> Result<Function, String> {
     if elf.file_offset(address).is_none() {
         return Err("there is no code at this address: give it as `nm` or `objdump -d` print it, \
                     which is not its place in the file or in memory"
             .to_owned());
     }
-    let mut ranges = elf.function_ranges().unwrap_or_default();
-    ranges.extend(unwind::described(elf).unwrap_or_default().iter().map(|(s, e)| (*s, e - s)));
+    let ranges = known.ranges.get_or_init(|| ranges(elf));
     let here = ranges.iter().filter(|(start, _)| *start == address);
     if let Some(size) = here.map(|(_, size)| *size).max() {
         return Ok(Function { name, address, size });
@@ -44,6 +50,21 @@ pub(super) fn function_at(elf: &Elf<'_>, name: String, address: u64) -> Result<F
     Err("neither a symbol nor unwind data nor a call tells that a function begins there, and a probe \
          elsewhere could break the process: check the address, or use a build that is not stripped"
         .to_owned())
+}
+
+/// What the symbols and the unwind data of a file say of its functions, once anybody asks.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Address and size.
+    ranges: OnceCell<Vec<(u64, u64)>>,
+}
+
+/// What cannot be read says nothing.
+fn ranges(elf: &Elf<'_>) -> Vec<(u64, u64)> {
+    let mut ranges = elf.function_ranges().unwrap_or_default();
+    let described = unwind::described(elf).unwrap_or_default();
+    ranges.extend(described.into_iter().map(|(start, end)| (start, end - start)));
+    ranges
 }
 
 /// Whether a direct call in the file leads to `address`.

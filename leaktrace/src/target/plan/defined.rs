@@ -63,7 +63,7 @@ impl Defined {
                 forms.unite(first, entry);
             }
         }
-        let mut out = SortedOut { probed: Vec::new(), covered: Vec::new(), frees_nest: false };
+        let mut out = SortedOut::default();
         for (entry, function) in &self.functions {
             if let Some(by) = route.covering(elf, entry, function) {
                 families.unite(entry.family, by.family);
@@ -85,11 +85,13 @@ impl Defined {
             chosen.group = families.group(chosen.entry.family);
             chosen.form = forms.of(chosen.form);
         }
+        out.forms = forms;
         Ok(out)
     }
 }
 
 /// What a file's functions come to.
+#[derive(Default)]
 pub(in crate::target) struct SortedOut {
     /// Those to probe.
     pub(in crate::target) probed: Vec<Chosen>,
@@ -97,6 +99,14 @@ pub(in crate::target) struct SortedOut {
     pub(in crate::target) covered: Vec<(&'static Entry, Function)>,
     /// Whether one that takes a block may pass it on to another that is probed.
     pub(in crate::target) frees_nest: bool,
+    forms: Forms,
+}
+
+impl SortedOut {
+    /// The form of a function, as far as it can be told from others.
+    pub(in crate::target) fn form_of(&self, entry: &Entry) -> Form {
+        self.forms.of(entry.signature.form)
+    }
 }
 
 /// A function to probe.
