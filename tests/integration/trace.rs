@@ -43,10 +43,15 @@ impl Trace {
 
     /// The same for a command that is set up already; it gets a directory to work in.
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self::spawn_with_input(command, Stdio::null())
+    }
+
+    /// The same with a standard input.
+    pub(crate) fn spawn_with_input(command: &mut Command, input: impl Into<Stdio>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut child = command
             .current_dir(dir.path())
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -89,6 +94,16 @@ impl Trace {
     /// Waits until it says that probes are in place.
     pub(crate) fn wait_for_tracing(&mut self) -> String {
         self.err.wait_for("leaktrace: tracing ")
+    }
+
+    /// Waits until it says a line that begins so.
+    pub(crate) fn wait_to_say(&mut self, prefix: &str) -> String {
+        self.err.wait_for(prefix)
+    }
+
+    /// The same on its standard output.
+    pub(crate) fn wait_to_print(&mut self, prefix: &str) -> String {
+        self.out.wait_for(prefix)
     }
 
     pub(crate) fn pid(&self) -> u32 {

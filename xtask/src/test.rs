@@ -14,7 +14,7 @@ use crate::workspace::{root, run};
 use crate::{ebpf, packages, tidy};
 
 /// What a test starts or compiles against, and the Debian package that has it.
-const NEEDS: [(&str, &str); 21] = [
+const NEEDS: [(&str, &str); 24] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("/usr/include/stdio.h", "libc6-dev"),
@@ -36,6 +36,9 @@ const NEEDS: [(&str, &str); 21] = [
     ("/usr/include/jemalloc/jemalloc.h", "libjemalloc-dev"),
     ("/usr/include/gperftools/tcmalloc.h", "libgoogle-perftools-dev"),
     ("/usr/include/mimalloc.h", "libmimalloc-dev"),
+    ("as", "binutils"),
+    ("ld", "binutils"),
+    ("mount", "mount"),
 ];
 
 /// The libraries of Debian's nginx.

@@ -1,7 +1,6 @@
 //! The address space of a process under trace: what is mapped in it, looked at again when there is
 //! a reason, and told to the kernel half.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -18,20 +17,25 @@ pub struct AddressSpace {
     pub image: Image,
     /// There is a reason to look again.
     stale: bool,
+    /// Libraries have come or gone: the sooner that is looked at, the less of what they do is missed.
+    urgent: bool,
+    /// How long urgent looks took in the second that began then.
+    hurry: (Instant, Duration),
     looked: Instant,
     look_took: Duration,
+    /// Code was mapped or has gone since that was asked for last.
+    has_news: bool,
     /// The kernel half has not been told of all that is mapped.
     untold: bool,
     chunk: Option<MappingsChunk>,
-    generation: u32,
 }
-
-static GENERATIONS: AtomicU32 = AtomicU32::new(0);
 
 /// How often the mappings are read because of a stack that leads out of them.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// The same, where reading them takes long: one part in so many of leaktrace's time.
 const LOOK_SHARE: u32 = 20;
+/// Looks at once because of libraries take at most so long in a second.
+const MOST_HURRY: Duration = Duration::from_millis(50);
 
 impl AddressSpace {
     /// A new one; its unwind tables are asked for.
@@ -40,12 +44,13 @@ impl AddressSpace {
         Self {
             image,
             stale: false,
+            urgent: false,
+            hurry: (Instant::now(), Duration::ZERO),
             looked: Instant::now(),
             look_took: Duration::ZERO,
+            has_news: false,
             untold: true,
             chunk: None,
-            // Slots are given out again: what was remembered of an earlier one is void.
-            generation: GENERATIONS.fetch_add(1 << 12, Ordering::Relaxed),
         }
     }
 
@@ -61,14 +66,14 @@ impl AddressSpace {
 
     /// A process has replaced its address space by this one.
     pub fn replace(&mut self, image: Image, unwinding: &mut Unwinding) {
-        let (chunk, generation) = (self.chunk, self.generation);
-        *self = Self { chunk, generation, ..Self::new(image, unwinding) };
+        let chunk = self.chunk;
+        *self = Self { chunk, ..Self::new(image, unwinding) };
     }
 
     /// Takes note of libraries that were loaded or unloaded.
     pub fn libraries_changed(&mut self) {
         // A file may be another now, at the same place.
-        (self.stale, self.untold) = (true, true);
+        (self.stale, self.urgent, self.untold) = (true, true, true);
     }
 
     /// Takes note of a stack: code that is not known has to be looked at.
@@ -82,17 +87,33 @@ impl AddressSpace {
     /// Looks again if a stack asked for it, but not too often: a stack that leads into no code at
     /// all asks as well.
     pub fn look_if_stale(&mut self) {
-        if self.stale && self.looked.elapsed() >= BETWEEN_LOOKS.max(self.look_took * LOOK_SHARE) {
-            self.look();
+        if !self.stale {
+            return;
         }
+        if self.hurry.0.elapsed() >= Duration::from_secs(1) {
+            self.hurry = (Instant::now(), Duration::ZERO);
+        }
+        let in_haste = self.urgent && self.hurry.1 < MOST_HURRY;
+        if in_haste || self.looked.elapsed() >= BETWEEN_LOOKS.max(self.look_took * LOOK_SHARE) {
+            self.look();
+            self.hurry.1 += self.look_took;
+        }
+    }
+
+    /// Whether code was mapped or has gone since the last call.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// Looks again.
     pub fn look(&mut self) {
-        self.stale = false;
+        (self.stale, self.urgent) = (false, false);
         self.looked = Instant::now();
         match self.image.refresh() {
-            Ok(changed) => self.untold |= changed,
+            Ok(changed) => {
+                self.untold |= changed;
+                self.has_news |= changed;
+            }
             Err(error) => {
                 log::info!("process {}: {:#}", self.image.pid, anyhow::Error::from(error));
             }
@@ -123,9 +144,14 @@ impl AddressSpace {
         }
         let chunk = unwinding.map(self.chunk, &self.image)?;
         self.chunk = Some(chunk);
-        self.generation += 1;
         self.untold = false;
-        maps.set_mappings(slot, chunk, self.generation)
+        // A slot may have been another's before: its generations are none of this one's.
+        maps.set_mappings(slot, chunk, unwinding.new_generation())
+    }
+
+    /// Gives back what only it needed.
+    pub fn retire(self, unwinding: &mut Unwinding) {
+        unwinding.give_back(self.chunk);
     }
 
     /// Has the kernel half told again: there are more tables.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::chosen::ChosenArgs;
 use super::exit::UsageError;
 use super::own_allocators::OwnArgs;
 use super::values::{SampleSize, Share, percent, positive_time, sample_size, size, time};
@@ -103,9 +104,9 @@ pub enum Command {
 /// Arguments of `attach`.
 #[derive(Debug, Args)]
 pub struct AttachArgs {
-    /// Process to trace; several separated by commas
-    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', required = true)]
-    pub pids: Vec<Pid>,
+    /// Whom to trace.
+    #[command(flatten)]
+    pub chosen: ChosenArgs,
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
@@ -347,7 +348,7 @@ mod tests {
     fn attach_may_be_left_out() {
         let parsed = Arguments::try_parse_from(["leaktrace", "-p", "1,2", "-d", "5s"]).unwrap();
         assert!(parsed.command.is_none());
-        assert_eq!(parsed.attach.pids.len(), 2);
+        assert_eq!(parsed.attach.chosen.pids.len(), 2);
         assert_eq!(parsed.attach.trace.duration, Some(Duration::from_secs(5)));
     }
 

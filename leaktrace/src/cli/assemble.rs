@@ -270,7 +270,9 @@ fn health(
     notes.extend(estimates::too_much(session, snapshot));
     notes.extend(estimates::doubtful(session));
     notes.extend(wrong_frees::notes(session, counters));
-    let mut probe_failures = Vec::new();
+    notes.extend(session.newcomers.beyond());
+    notes.extend(session.retired.note());
+    let mut probe_failures = session.newcomers.failures().to_vec();
     for target in &session.targets {
         notes.extend(target.notes.iter().cloned());
         probe_failures.extend(target.failures.iter().cloned());
@@ -338,6 +340,7 @@ pub fn lost(counters: &CounterValues, collisions: u64) -> BTreeMap<&'static str,
 
 fn cost(session: &mut Session, counters: &CounterValues, last: bool) -> Result<Cost> {
     let cpu_s: f64 = session.targets.iter().map(super::traced::Traced::cpu_s).sum();
+    let cpu_s = cpu_s + session.retired.cpu_s();
     let own = own_use::so_far(session.symbolizer.worker());
     let hits = session.maps.hits()?.since(&session.hits_before);
     let cost = Cost {

@@ -1,15 +1,18 @@
 //! `leaktrace attach`: traces processes that run already.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::Result;
 
 use super::args::{AttachArgs, StdoutFormat};
+use super::chosen::Chosen;
 use super::predict;
 use super::say::say;
 use super::session::Session;
 use super::values::Share;
 use crate::model::{Pid, Prediction};
+use crate::probe::limits;
 use crate::report::{self, plan::Planned};
 use crate::target::{Image, Plan, PlannedProbe, Process, loader};
 
@@ -19,30 +22,32 @@ use crate::target::{Image, Plan, PlannedProbe, Process, loader};
 ///
 /// When a process cannot be traced, or a report not be written.
 pub fn main(args: &AttachArgs) -> Result<u8> {
-    let mut pids: Vec<Pid> = args.pids.clone();
-    pids.sort_unstable();
-    pids.dedup();
     if args.dry_run {
-        return dry_run(args, &pids);
+        return dry_run(args, &Chosen::find(&args.chosen)?.all());
     }
     // Before anything is loaded: most mistakes are found here.
-    let processes = pids.iter().map(|pid| Process::open(*pid)).collect::<Result<Vec<_>, _>>();
+    let chosen = Chosen::find(&args.chosen).and_then(|chosen| {
+        let processes = chosen.named.iter().map(|pid| Process::open(*pid));
+        Ok((processes.collect::<Result<Vec<_>, _>>()?, chosen))
+    });
     runtime()?.block_on(async {
-        let mut session = match processes {
-            Ok(processes) => {
-                let mut session = Session::open(&args.trace)?;
-                for process in processes {
-                    session.add(process)?;
-                }
-                session
-            }
+        let (processes, chosen) = match chosen {
+            Ok(chosen) => chosen,
             Err(error) => {
                 // A wrong file is the plainer mistake.
                 super::output::Outputs::check(&args.trace)?;
                 args.trace.plan_options()?;
-                return Err(error.into());
+                return Err(error);
             }
         };
+        if chosen.named.len() + chosen.found.len() > 1 || !chosen.groups.is_empty() {
+            limits::raise_open_files();
+        }
+        let mut session = Session::open(&args.trace)?;
+        for process in processes {
+            session.add(process)?;
+        }
+        session.add_found(&chosen.found, chosen.groups)?;
         session.begin()?;
         let (code, _) = session.run().await?;
         Ok(code)
@@ -58,7 +63,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-fn dry_run(args: &AttachArgs, pids: &[Pid]) -> Result<u8> {
+fn dry_run(args: &AttachArgs, pids: &BTreeSet<Pid>) -> Result<u8> {
     let options = args.trace.plan_options()?;
     let mut stdout = std::io::stdout().lock();
     for pid in pids {

@@ -5,9 +5,11 @@ use std::io;
 use anyhow::Result;
 use thiserror::Error;
 
+use super::chosen::ChosenError;
 use super::say::say;
 use crate::probe::features::HostError;
 use crate::target::TargetError;
+use crate::target::container::ContainerError;
 
 /// The arguments make no sense, or an output file cannot be written.
 pub const USAGE: u8 = 2;
@@ -50,6 +52,14 @@ fn code_of(error: &anyhow::Error) -> u8 {
                 TargetError::Gone { .. } | TargetError::Zombie { .. } => NO_PROCESS,
                 _ => IMPOSSIBLE,
             };
+        }
+        if cause.is::<ChosenError>() {
+            return NO_PROCESS;
+        }
+        match cause.downcast_ref() {
+            Some(ContainerError::Unknown(_)) => return NO_PROCESS,
+            Some(ContainerError::Ambiguous { .. }) => return USAGE,
+            None => {}
         }
         if cause.is::<HostError>() {
             return IMPOSSIBLE;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::hit_cost::HitCost;
+use super::later::{Later, Placed};
 use super::traced::Terms;
 use crate::analyse::governor::{Governor, Phase, Reading};
 use crate::collect::gauge::{Counts, Hits};
@@ -263,6 +264,24 @@ impl State {
     /// Whether there is time that was not traced.
     pub fn has_closed(&self) -> bool {
         self.present.closed.is_some() || self.governor.windows_closed() > 0
+    }
+
+    /// Adds probes of functions that were planned later; they are in and out with the others. Returns
+    /// which are in place and which are not.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn add(&mut self, more: &Later<'_>) -> Result<Placed> {
+        self.gauge.set_allocators(more.allocator_code, more.frees_nest)?;
+        let Some(attached) = &mut self.attached else { return Ok(Placed::default()) };
+        let placed = Placed::in_running(attached, &mut lock(&self.kernel), more);
+        match self.phase {
+            Phase::Open => {}
+            Phase::Draining => self.take_out(Group::Allocations),
+            Phase::Closed => self.take_out(Group::All),
+        }
+        Ok(placed)
     }
 
     /// See [`Attached::spare_children`].

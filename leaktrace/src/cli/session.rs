@@ -14,7 +14,9 @@ use super::exit;
 use super::follow::Follow;
 use super::governed::lock;
 use super::hit_cost::HitCost;
+use super::newcomers::Newcomers;
 use super::output::Outputs;
+use super::retired::Retired;
 use super::say::say;
 use super::traced::{Terms, Traced};
 use super::unwinding::Unwinding;
@@ -22,6 +24,7 @@ use super::values::Share;
 use crate::analyse::History;
 use crate::collect::children::Children;
 use crate::collect::gauge::Hits;
+use crate::collect::live::Exits;
 use crate::collect::maps::CounterValues;
 use crate::collect::messages;
 use crate::collect::{
@@ -34,6 +37,9 @@ use crate::probe::{Kernel, Settings, features, own_process};
 use crate::symbolize::{self, Symbolizer};
 use crate::target::{Process, process};
 
+/// So many targets are announced one by one.
+const MOST_ANNOUNCED: usize = 20;
+
 /// A trace under way.
 pub struct Session {
     pub(super) args: TraceArgs,
@@ -41,6 +47,7 @@ pub struct Session {
     pub(super) maps: KernelMaps,
     pub(super) messages: MessageRing,
     live: Option<Live>,
+    exits: Exits,
     pub(super) outputs: Outputs,
     pub(super) targets: Vec<Traced>,
     pub(super) ledger: Ledger,
@@ -66,6 +73,8 @@ pub struct Session {
     pub(super) last_progress: (Instant, u64),
     /// When the totals were last looked at, and how long that took.
     pub(super) last_sample: (Instant, Duration),
+    pub(super) newcomers: Newcomers,
+    pub(super) retired: Retired,
 }
 
 impl Session {
@@ -123,6 +132,7 @@ impl Session {
             terms,
             maps,
             messages,
+            exits: live.exits(),
             live: Some(live),
             outputs,
             targets: Vec::new(),
@@ -144,6 +154,8 @@ impl Session {
             ending: false,
             last_progress: (Instant::now(), 0),
             last_sample: (Instant::now(), Duration::ZERO),
+            newcomers: Newcomers::none(),
+            retired: Retired::default(),
         })
     }
 
@@ -154,11 +166,17 @@ impl Session {
     /// When it cannot be traced.
     pub fn add(&mut self, process: Process) -> Result<()> {
         let slot = self.take_slot()?;
-        let live = self.live.as_ref().context("the trace is over")?;
         let pid = process.pid;
         self.maps.watch(pid, slot, self.hold)?;
-        let traced =
-            Traced::attach(&self.terms, live, process, slot, &mut self.maps, &mut self.unwinding)?;
+        let attached = Traced::attach(
+            &self.terms,
+            &self.exits,
+            process,
+            slot,
+            &mut self.maps,
+            &mut self.unwinding,
+        );
+        let traced = attached.inspect_err(|_| self.retired.give_back(slot))?;
         self.symbolizer.note(pid);
         self.targets.push(traced);
         Ok(())
@@ -198,10 +216,13 @@ impl Session {
             let slot = follow.children.take_slot();
             return slot.context("too many processes are followed: no slot is left");
         }
+        if let Some(slot) = self.retired.take_slot() {
+            return Ok(slot);
+        }
         let slot = Slot(self.next_slot);
         anyhow::ensure!(
             u32::from(slot.0) < MAX_TARGETS,
-            "too many processes: {MAX_TARGETS} at most"
+            "too many processes: {MAX_TARGETS} at most at a time"
         );
         self.next_slot += 1;
         Ok(slot)
@@ -227,7 +248,11 @@ impl Session {
         if let Some(live) = &mut self.live {
             live.start(self.args.duration);
         }
-        self.targets.iter().for_each(|target| self.announce(target));
+        let (first, beyond) = self.targets.split_at(self.targets.len().min(MOST_ANNOUNCED));
+        first.iter().for_each(|target| self.announce(target));
+        if !beyond.is_empty() && !self.outputs.is_quiet() {
+            say(format_args!("leaktrace: tracing {} more processes", beyond.len()));
+        }
         Ok(())
     }
 

@@ -94,14 +94,13 @@ impl Session {
                 }
             }
             Ok(false) => {
-                // The slot was not used.
-                self.next_slot = slot.0;
+                self.retired.give_back(slot);
                 if first_try {
                     log::info!("process {pid} has called exec and has no allocator yet");
                 }
             }
             Err(error) => {
-                self.next_slot = slot.0;
+                self.retired.give_back(slot);
                 let gone = error.downcast_ref::<TargetError>();
                 if !matches!(gone, Some(TargetError::Gone { .. } | TargetError::Zombie { .. })) {
                     target.awaits_probes = false;
@@ -182,6 +181,11 @@ impl Step for Session {
             }
             // What was mapped since must be looked at while it is mapped.
             target.space.look_if_stale();
+            if let Some(said) = target.pick_up(&self.maps, &self.terms, self.started.elapsed())
+                && !self.outputs.is_quiet()
+            {
+                say(format_args!("leaktrace: {said}"));
+            }
             target.tell(&mut self.maps, &mut self.unwinding, false);
         }
         Ok(())
@@ -191,6 +195,7 @@ impl Step for Session {
         self.messages()?;
         self.begin_awaited_lineages()?;
         self.bury(false)?;
+        self.take_up_newcomers()?;
         for index in 0..self.targets.len() {
             if self.targets.get(index).is_some_and(|t| t.awaits_probes && !t.ended) {
                 self.plan_anew(index, false)?;
@@ -267,8 +272,11 @@ impl Step for Session {
             target.look_at_cpu();
             target.ended = true;
             self.maps.unwatch(pid);
-            if self.follow.is_none() {
-                drop(target.take_probes());
+            if self.follow.is_none()
+                && let Some(probes) = target.take_probes()
+            {
+                // Nobody has to wait for that; where no thread is to be had, they are dropped here.
+                let _ = std::thread::Builder::new().spawn(move || drop(probes));
             }
         }
         if let Some(follow) = &mut self.follow {
@@ -277,7 +285,8 @@ impl Step for Session {
             let over = follow.roots.is_empty();
             return Ok(if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
         }
-        let goes_on = self.targets.iter().any(|t| !t.ended);
+        self.retire()?;
+        let goes_on = self.targets.iter().any(|t| !t.ended) || self.take_up_newcomers()?;
         Ok(if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     }
 }

@@ -11,11 +11,12 @@ use super::calibration::PracticeKernel;
 use super::governed::{Governed, SharedKernel, lock};
 use super::heap_look::HeapLook;
 use super::hit_cost::HitCost;
+use super::later::Planned;
 use super::unwinding::Unwinding;
 use super::windowed::Windowed;
-use crate::collect::live::ProcessHandle;
+use crate::collect::live::{Exits, ProcessHandle};
 use crate::collect::unwind_tables::MappingsChunk;
-use crate::collect::{KernelMaps, Live, clock};
+use crate::collect::{KernelMaps, clock};
 use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals};
 pub use crate::probe::attach::Place;
 use crate::probe::links::{Handler, LinkKind};
@@ -46,10 +47,11 @@ pub struct Traced {
     pub origin: Option<Slot>,
     /// It has called exec and its new address space has no probes yet.
     pub awaits_probes: bool,
-    allocator_code: Vec<(Addr, Addr)>,
+    pub(super) allocator_code: Vec<(Addr, Addr)>,
     /// One of its functions that free may call another.
-    frees_nest: bool,
-    probes_in: Probes,
+    pub(super) frees_nest: bool,
+    pub(super) probes_in: Probes,
+    pub(super) planned: Planned,
     /// What windows say about it; `None` without a budget.
     pub windowed: Option<Windowed>,
     cpu_at_start_s: f64,
@@ -58,7 +60,7 @@ pub struct Traced {
 }
 
 /// Its probes.
-enum Probes {
+pub(super) enum Probes {
     None,
     /// In until the end.
     Exact(Attached),
@@ -99,7 +101,7 @@ impl Traced {
     /// [`TargetError`] when it cannot be traced; what the kernel refuses.
     pub fn attach(
         terms: &Terms,
-        live: &Live,
+        exits: &Exits,
         process: Process,
         slot: Slot,
         maps: &mut KernelMaps,
@@ -125,7 +127,7 @@ impl Traced {
             maps,
             unwinding,
         )?;
-        live.watch_exit(handle);
+        exits.watch(handle);
         Ok(this)
     }
 
@@ -188,6 +190,7 @@ impl Traced {
             allocator_code: Vec::new(),
             frees_nest: false,
             probes_in: Probes::None,
+            planned: Planned::default(),
             windowed,
             cpu_at_start_s: cpu_seconds(pid),
             cpu_s: 0.0,
@@ -195,17 +198,20 @@ impl Traced {
             process,
         };
         this.adopt(plan, attached);
+        // What was loaded since the mappings were read, the hook has not told of.
+        this.space.libraries_changed();
         Ok(this)
     }
 
-    fn adopt(&mut self, plan: Plan, attached: Attached) {
+    fn adopt(&mut self, mut plan: Plan, attached: Attached) {
         self.probes = attached.probes.clone();
         self.failures = attached.failures.clone();
         self.families = Families::of(&plan);
-        self.notes = plan.notes;
-        self.allocator_code = plan.allocator_code;
+        self.notes = std::mem::take(&mut plan.notes);
+        self.allocator_code = std::mem::take(&mut plan.allocator_code);
         self.frees_nest = plan.frees_nest;
         self.probes_in = Probes::Exact(attached);
+        self.planned = Planned::new(plan, &self.space.image);
     }
 
     /// Takes the probes out of children that it has forked: they are traced by nobody.

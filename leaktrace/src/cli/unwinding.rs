@@ -23,6 +23,9 @@ pub struct Unwinding {
     vdso: Option<Option<Table>>,
     /// What went wrong, one sentence each.
     notes: Vec<String>,
+    generations: u32,
+    /// Chunks whose address spaces are nobody's any more.
+    spare: Vec<MappingsChunk>,
 }
 
 /// A file that was looked into.
@@ -62,7 +65,15 @@ type Built = (Arc<ObjectFile>, Result<UnwindFile, UnwindError>);
 impl Unwinding {
     /// With no tables yet.
     pub fn new(tables: UnwindTables) -> Self {
-        Self { tables, files: HashMap::new(), building: Vec::new(), vdso: None, notes: Vec::new() }
+        Self {
+            tables,
+            files: HashMap::new(),
+            building: Vec::new(),
+            vdso: None,
+            notes: Vec::new(),
+            generations: 0,
+            spare: Vec::new(),
+        }
     }
 
     /// Starts to build the tables of those files of an address space that are not known yet, in a
@@ -194,6 +205,7 @@ impl Unwinding {
     pub fn map(&mut self, before: Option<MappingsChunk>, image: &Image) -> Result<MappingsChunk> {
         let code: Vec<CodeMapping> =
             image.code().filter_map(|mapping| self.code_mapping(mapping)).collect();
+        let before = before.or_else(|| self.spare.pop());
         let (chunk, left_out) = self.tables.set_mappings(before, &code)?;
         if left_out > 0 {
             self.say(format!(
@@ -203,6 +215,17 @@ impl Unwinding {
             ));
         }
         Ok(chunk)
+    }
+
+    /// A number for the state of an address space's mappings that no other has.
+    pub fn new_generation(&mut self) -> u32 {
+        self.generations = self.generations.wrapping_add(1);
+        self.generations
+    }
+
+    /// The chunk of an address space that is nobody's any more is another's from now on.
+    pub fn give_back(&mut self, chunk: Option<MappingsChunk>) {
+        self.spare.extend(chunk);
     }
 
     fn code_mapping(&mut self, mapping: &Mapping) -> Option<CodeMapping> {

@@ -117,6 +117,11 @@ impl Windowed {
         Self::new(self.heap)
     }
 
+    /// Its allocators are others now.
+    pub fn look_by(&mut self, heap: HeapLook) {
+        self.heap = heap;
+    }
+
     /// What happens around it: whether it is the only target, and whether it has ended.
     pub fn placed(&mut self, is_alone: bool, is_gone: bool) {
         (self.is_alone, self.is_gone) = (is_alone, is_gone);

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use leaktrace_ebpf::records::{
-    Counter, Counters, SlotHits, TARGET_CLOSED, TARGET_DRAINING, TARGET_EXECED, TARGET_OPEN, Target,
+    Counter, Counters, MAX_ALLOCATOR_RANGES, SlotHits, TARGET_CLOSED, TARGET_DRAINING,
+    TARGET_EXECED, TARGET_OPEN, Target,
 };
 
 use super::maps::{CounterValues, PlainData};
-use crate::model::Slot;
+use crate::model::{Addr, Slot};
 
 /// One target's state and counts.
 pub struct Gauge {
@@ -131,6 +132,22 @@ impl Gauge {
     /// When the kernel refuses.
     pub fn close(&mut self) -> Result<()> {
         self.change(|target| target.state = TARGET_CLOSED)
+    }
+
+    /// Says where the code of the target's allocators is mapped now, and whether one of its functions
+    /// that free may call another. What counts stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn set_allocators(&mut self, code: &[(Addr, Addr)], frees_nest: bool) -> Result<()> {
+        self.change(|target| {
+            target.range_count = code.len().min(MAX_ALLOCATOR_RANGES) as u32;
+            for (range, (start, end)) in target.ranges.iter_mut().zip(code) {
+                *range = [start.0, end.0];
+            }
+            target.frees_nest = frees_nest.into();
+        })
     }
 
     /// Changes the target, unless it has called exec: what that left is nobody's.

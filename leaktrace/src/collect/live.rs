@@ -62,9 +62,20 @@ impl Live {
         self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
     }
 
+    /// What has the ends of processes reported here.
+    pub fn exits(&self) -> Exits {
+        Exits(self.exit_sender.clone())
+    }
+}
+
+/// Where the ends of processes are reported to, also while events are waited for.
+#[derive(Clone)]
+pub struct Exits(mpsc::UnboundedSender<Pid>);
+
+impl Exits {
     /// Has the end of a process reported.
-    pub fn watch_exit(&self, process: ProcessHandle) {
-        let sender = self.exit_sender.clone();
+    pub fn watch(&self, process: ProcessHandle) {
+        let sender = self.0.clone();
         tokio::spawn(async move {
             let pid = process.pid;
             process.ended().await;

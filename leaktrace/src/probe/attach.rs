@@ -135,44 +135,23 @@ impl Attached {
     ) -> Result<Self> {
         // Any that is forked from now on may have probes.
         let children = process::children(pid);
-        let mut seats = Vec::new();
-        let mut failures = plan.failures.clone();
-        let mut failed_functions = HashSet::new();
-        for mut wishes in wishes(plan, slot) {
-            wishes.retain(|wish| !failed_functions.contains(&wish.probe.function_index));
-            let place =
-                |wish: &Wish<'_>| (wish.probe.file.id, wish.point.file_offset, wish.handler);
-            wishes.retain(|wish| !inherited.contains(&place(wish)));
-            let Some(first) = wishes.first() else { continue };
-            let (handler, purpose) = (chosen(first.handler), first.purpose);
-            let file = Arc::clone(&first.probe.file);
-            let points: Vec<Point> = wishes.iter().map(|wish| wish.point).collect();
-            let (links, refused) = kernel.place(handler, &file.proc_path(), &points, pid);
-            let mut seated = vec![true; wishes.len()];
-            for (index, error) in refused {
-                let Some(wish) = wishes.get(index) else { continue };
-                seated.iter_mut().skip(index).take(1).for_each(|seated| *seated = false);
-                if failed_functions.insert(wish.probe.function_index) {
-                    failures.push(ProbeFailure {
-                        function: wish.probe.function.clone(),
-                        module: wish.probe.file.path.clone(),
-                        error: format!("{error:#}"),
-                    });
-                }
-            }
-            let seated = points.into_iter().zip(seated);
-            let points = seated.filter_map(|(point, is)| is.then_some(point)).collect();
-            seats.push(Seat { purpose, handler, file, points, links });
-        }
+        let Seated { seats, probes, failures } =
+            Seated::place(kernel, plan, pid, slot, inherited, chosen);
         if inherited.is_empty() && seats.iter().all(|seat| seat.links.is_empty()) {
             let why = failures.first().map_or("the plan is empty", |f| f.error.as_str());
             bail!("no probe could be placed in process {pid}: {why}");
         }
-        let in_place = |index: u16| !failed_functions.contains(&index);
-        let probes = plan.probes.iter().filter(|p| in_place(p.function_index));
-        let probes = probes.map(PlannedProbe::info).collect();
         let start_time = process::start_time(pid);
         Ok(Self { pid, start_time, seats, children, probes, failures })
+    }
+
+    /// Adds the probes of functions that were planned later. They are in then, whatever is out.
+    pub fn add(&mut self, kernel: &mut Kernel, plan: &Plan, slot: Slot) {
+        let none = HashSet::new();
+        let seated = Seated::place(kernel, plan, self.pid, slot, &none, |handler| handler);
+        self.seats.extend(seated.seats);
+        self.probes.extend(seated.probes);
+        self.failures.extend(seated.failures);
     }
 
     /// Has the kernel half say when the process loads or unloads libraries.
@@ -274,6 +253,59 @@ impl Attached {
 
     fn all_links(&mut self) -> Vec<Link> {
         self.seats.iter_mut().flat_map(|seat| seat.links.drain(..)).collect()
+    }
+}
+
+/// The probes of a plan, as far as the kernel takes them.
+struct Seated {
+    seats: Vec<Seat>,
+    probes: Vec<ProbeInfo>,
+    /// Those of the plan, and what the kernel refused.
+    failures: Vec<ProbeFailure>,
+}
+
+impl Seated {
+    fn place(
+        kernel: &mut Kernel,
+        plan: &Plan,
+        pid: Pid,
+        slot: Slot,
+        inherited: &HashSet<Place>,
+        chosen: fn(Handler) -> Handler,
+    ) -> Self {
+        let mut seats = Vec::new();
+        let mut failures = plan.failures.clone();
+        let mut failed_functions = HashSet::new();
+        for mut wishes in wishes(plan, slot) {
+            wishes.retain(|wish| !failed_functions.contains(&wish.probe.function_index));
+            let place =
+                |wish: &Wish<'_>| (wish.probe.file.id, wish.point.file_offset, wish.handler);
+            wishes.retain(|wish| !inherited.contains(&place(wish)));
+            let Some(first) = wishes.first() else { continue };
+            let (handler, purpose) = (chosen(first.handler), first.purpose);
+            let file = Arc::clone(&first.probe.file);
+            let points: Vec<Point> = wishes.iter().map(|wish| wish.point).collect();
+            let (links, refused) = kernel.place(handler, &file.proc_path(), &points, pid);
+            let mut seated = vec![true; wishes.len()];
+            for (index, error) in refused {
+                let Some(wish) = wishes.get(index) else { continue };
+                seated.iter_mut().skip(index).take(1).for_each(|seated| *seated = false);
+                if failed_functions.insert(wish.probe.function_index) {
+                    failures.push(ProbeFailure {
+                        function: wish.probe.function.clone(),
+                        module: wish.probe.file.path.clone(),
+                        error: format!("{error:#}"),
+                    });
+                }
+            }
+            let seated = points.into_iter().zip(seated);
+            let points = seated.filter_map(|(point, is)| is.then_some(point)).collect();
+            seats.push(Seat { purpose, handler, file, points, links });
+        }
+        let in_place = |index: u16| !failed_functions.contains(&index);
+        let probes = plan.probes.iter().filter(|p| in_place(p.function_index));
+        let probes = probes.map(PlannedProbe::info).collect();
+        Self { seats, probes, failures }
     }
 }
 

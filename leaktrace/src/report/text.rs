@@ -3,6 +3,7 @@
 
 pub(super) mod cost;
 mod stack;
+mod targets;
 mod wrong_frees;
 
 use std::io::{self, Write};
@@ -138,10 +139,7 @@ fn header(report: &Report, style: Style) -> Vec<String> {
         }
         several => {
             lines.push(format!("from {since}"));
-            lines.extend(several.iter().map(|target| {
-                let line = format!("  {}  {}", names::target(target), printable(&target.exe));
-                names::shorten_middle(&line, style.width)
-            }));
+            lines.extend(targets::lines(several, style.width));
         }
     }
     lines

@@ -4,6 +4,8 @@
 
 pub mod allocators;
 pub mod budget;
+pub mod cgroup;
+pub mod container;
 pub mod debug_places;
 mod debug_symbols;
 pub mod decode;
@@ -11,6 +13,7 @@ pub mod demangle;
 pub mod elf;
 pub mod error;
 pub mod families;
+pub mod find;
 pub mod heap;
 pub mod image;
 pub mod loader;

@@ -13,6 +13,7 @@ use super::elf::{Elf, ElfError, Function};
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
 use super::loader::LoaderHook;
+use super::maps::FileId;
 use super::object_file::ObjectFile;
 use super::own_allocators::{self, OwnAllocators};
 use super::sites::{Role, RoleSite, operator_site, sites};
@@ -133,30 +134,9 @@ impl Plan {
         let loader_hook = LoaderHook::find(image, &budget);
         let check_frees = options.check_frees;
         let mut plan = Self { loader_hook, check_frees, ..Self::default() };
-        let mut files = 0;
         plan.note_unopened(image, only);
-        for file in image.files().filter(|f| is_chosen(f, only)) {
-            files += 1;
-            match plan.add_file(image, file, &budget) {
-                Ok(()) => {}
-                // An allocator may be among them.
-                Err(error @ ElfError::OverBudget) => plan.failures.push(ProbeFailure {
-                    function: "all functions".to_owned(),
-                    module: file.path.clone(),
-                    error: error.to_string(),
-                }),
-                Err(error) => {
-                    plan.notes.push(format!("{} was not looked into: {error}", file.path));
-                }
-            }
-        }
+        let files = plan.add_files(image, options, &budget, |_| true);
         own_allocators::add_to(&mut plan, image, &options.own, &budget);
-        cap(&mut plan.notes, |n| format!("{n} more files were not looked into"));
-        cap(&mut plan.failures, |n| ProbeFailure {
-            function: "all functions".to_owned(),
-            module: format!("{n} more files"),
-            error: "they were not looked into".to_owned(),
-        });
         if plan.probes.is_empty() {
             return Err(TargetError::NoAllocator {
                 pid: image.pid,
@@ -171,6 +151,41 @@ impl Plan {
     /// Whether all its probes are on the user's own functions.
     pub fn is_only_own(&self) -> bool {
         self.probes.iter().all(|probe| probe.signature.form == Form::Own)
+    }
+
+    /// Adds the probes for those files of an address space that are new. Returns how many of these
+    /// were looked into.
+    pub fn add_files(
+        &mut self,
+        image: &Image,
+        options: &PlanOptions,
+        budget: &Budget,
+        is_new: impl Fn(FileId) -> bool,
+    ) -> usize {
+        let only = options.only.as_deref();
+        let mut files = 0;
+        for file in image.files().filter(|file| is_new(file.id) && is_chosen(file, only)) {
+            files += 1;
+            match self.add_file(image, file, budget) {
+                Ok(()) => {}
+                // An allocator may be among them.
+                Err(error @ ElfError::OverBudget) => self.failures.push(ProbeFailure {
+                    function: "all functions".to_owned(),
+                    module: file.path.clone(),
+                    error: error.to_string(),
+                }),
+                Err(error) => {
+                    self.notes.push(format!("{} was not looked into: {error}", file.path));
+                }
+            }
+        }
+        cap(&mut self.notes, |n| format!("{n} more files were not looked into"));
+        cap(&mut self.failures, |n| ProbeFailure {
+            function: "all functions".to_owned(),
+            module: format!("{n} more files"),
+            error: "they were not looked into".to_owned(),
+        });
+        files
     }
 
     /// Files that no one could look into may hold an allocator whose blocks are then missed.

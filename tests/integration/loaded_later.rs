@@ -1,0 +1,75 @@
+//! Are allocators that a process loads while it is traced traced from then on, to the byte?
+
+use std::path::PathBuf;
+
+use crate::processes::Target;
+use crate::programs::{Recipe, program};
+use crate::report::Held;
+use crate::trace::Trace;
+
+/// A plugin with C++ operators of its own.
+const OPERATORS: Recipe = Recipe {
+    name: "libplugin_operators.so",
+    compiler: "g++",
+    flags: &["-O1", "-g", "-shared", "-fPIC", "-fno-builtin", "-w"],
+    sources: &["liballoc_new.cc"],
+};
+
+/// A plugin with an allocator of its own, whose names it keeps to itself but for two.
+const ALLOCATOR: Recipe = Recipe {
+    name: "libplugin_allocator.so",
+    compiler: "gcc",
+    flags: &["-O1", "-g", "-shared", "-fPIC", "-fno-builtin", "-w", "-Wl,-Bsymbolic"],
+    sources: &["liballoc_hook.c"],
+};
+
+/// Debian's mimalloc.
+fn mimalloc() -> PathBuf {
+    "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2".into()
+}
+
+/// Loads `library` while it is traced, and is exact from then on.
+fn check(library: PathBuf, functions: [&str; 2], options: &[&str]) {
+    let arguments = [library.to_str().unwrap(), functions[0], functions[1]];
+    let mut target = Target::start(&program("loads_allocator.c"), &arguments);
+    let mut trace = Trace::attach(&target, options);
+    target.work();
+    let said = trace.wait_to_say("leaktrace: process ");
+    let file = library.canonicalize().unwrap();
+    assert!(
+        said.contains(&format!("has loaded {}, which is probed since", file.display())),
+        "{said}"
+    );
+    target.work();
+    let report = trace.interrupt();
+    report.assert_complete();
+    assert_eq!(report.held_by("leak_from_loaded"), Held { bytes: 40 * 333, blocks: 40 });
+    assert_eq!(report.held_by("leak_from_libc"), Held { bytes: 5000, blocks: 5 });
+    let probes = report.at("/probes").as_array().unwrap();
+    let in_file = |probe: &&serde_json::Value| probe["module"] == file.to_str().unwrap();
+    assert!(probes.iter().filter(in_file).count() >= 2, "{probes:?}");
+    let notes = report.at("/health/notes").to_string();
+    assert!(notes.contains("blocks that it handed out before are not known"), "{notes}");
+    assert!(target.end().success());
+}
+
+#[test]
+fn a_whole_allocator_loaded_later_is_traced() {
+    check(mimalloc(), ["malloc", "free"], &["--exact"]);
+}
+
+#[test]
+fn an_allocator_loaded_later_is_traced_under_a_budget() {
+    check(mimalloc(), ["malloc", "free"], &["--max-overhead", "50%"]);
+}
+
+#[test]
+fn a_plugin_with_an_allocator_of_its_own_is_traced() {
+    check(ALLOCATOR.made(), ["malloc", "free"], &["--exact"]);
+    check(ALLOCATOR.made(), ["malloc", "free"], &["--perf-links"]);
+}
+
+#[test]
+fn a_plugin_with_operators_of_its_own_is_traced() {
+    check(OPERATORS.made(), ["_Znwm", "_ZdlPv"], &["--exact"]);
+}

@@ -1,0 +1,43 @@
+/* Loads a library that allocates by itself while it is traced, and then uses it. Its arguments are the
+ * library and the names of the functions that allocate and free in it. */
+#include "protocol.h"
+
+#include <dlfcn.h>
+
+static void *(*get)(size_t size);
+static void (*put)(void *block);
+
+NOINLINE static void *leak_from_loaded(size_t size)
+{
+    return keep(get(size));
+}
+
+NOINLINE static void *leak_from_libc(size_t size)
+{
+    return keep(malloc(size));
+}
+
+static void *blocks[100];
+
+int main(int argc, char **argv)
+{
+    must(argc == 4, "to be told a library and two functions");
+    say("ready");
+    await_line();
+    void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
+    must(library != NULL, "to load the library");
+    get = (void *(*)(size_t))dlsym(library, argv[2]);
+    put = (void (*)(void *))dlsym(library, argv[3]);
+    must(get && put, "to find the functions");
+    say("done loaded=1");
+    await_line();
+    for (volatile int i = 0; i < 100; i++)
+        blocks[i] = leak_from_loaded(333);
+    for (volatile int i = 0; i < 60; i++)
+        put(blocks[i]);
+    for (volatile int i = 0; i < 5; i++)
+        leak_from_libc(1000);
+    say("done leaked_bytes=18320 leaked_blocks=45");
+    await_line();
+    return 0;
+}
