@@ -216,6 +216,9 @@ pub const RECORD_EXEC: u32 = 2;
 /// See [`RECORD_STACK`].
 pub const RECORD_LIBRARIES: u32 = 3;
 
+/// See [`RECORD_STACK`].
+pub const RECORD_MAPPING: u32 = 4;
+
 /// Why a stack ends where it ends: its last frame is the thread's first.
 pub const ENDING_COMPLETE: u32 = 0;
 /// The stack has more frames than are kept.
@@ -280,6 +283,51 @@ pub struct LibrariesRecord {
     pub slot: u32,
 }
 const _: () = assert!(size_of::<LibrariesRecord>() == 8);
+
+/// A target maps or unmaps memory. What is unmapped is told before it happens, since another
+/// thread may be given it right away; what is mapped, once it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MappingRecord {
+    /// [`RECORD_MAPPING`].
+    pub kind: u32,
+    /// One of the `MAPPING_` constants.
+    pub operation: u32,
+    /// The slot of the target.
+    pub slot: u32,
+    /// The thread that calls.
+    pub thread: u32,
+    /// What is mapped or unmapped; the new end of the heap for [`MAPPING_BREAK`].
+    pub address: u64,
+    /// Bytes of it.
+    pub length: u64,
+    /// As the system call was given them.
+    pub flags: u64,
+    /// The stack that maps, if its own code does; [`UNKNOWN_STACK`] if it could not be kept.
+    pub stack: u64,
+    /// When: `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
+    /// 1: an allocator maps it, inside of a call that counts.
+    pub in_allocator: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<MappingRecord>() == 64);
+
+/// `mmap` has mapped anonymous memory.
+pub const MAPPING_MAPPED: u32 = 1;
+/// `mmap` has mapped something else, in the place of what was there.
+pub const MAPPING_COVERED: u32 = 2;
+/// `munmap` is about to unmap.
+pub const MAPPING_UNMAPS: u32 = 3;
+/// `mremap` is about to move or to resize this.
+pub const MAPPING_REMAPS: u32 = 4;
+/// `mremap` has: this is what came of it.
+pub const MAPPING_REMAPPED: u32 = 5;
+/// The last call of this thread has failed: nothing was unmapped.
+pub const MAPPING_FAILED: u32 = 6;
+/// `brk` has moved the end of the heap, or has not.
+pub const MAPPING_BREAK: u32 = 7;
 
 /// Probe hits in one target, on one CPU: a value of the map `HITS`, by slot.
 #[repr(C)]
@@ -354,9 +402,11 @@ pub enum Counter {
     LostChildren,
     /// Frees in a forked child of blocks that are not its own: copies of its parent's.
     InheritedFrees,
+    /// Lost: mappings and unmappings that found the ring buffer full.
+    LostMappings,
 }
 /// How many counters there are.
-pub const COUNTER_COUNT: usize = Counter::InheritedFrees as usize + 1;
+pub const COUNTER_COUNT: usize = Counter::LostMappings as usize + 1;
 
 /// The counters of one CPU: the value of the map `COUNTERS`.
 #[repr(C)]

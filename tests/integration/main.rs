@@ -29,6 +29,7 @@ mod ledger;
 mod lifecycle;
 mod links;
 mod loaded_later;
+mod mappings;
 mod names;
 mod namespaces;
 mod own_allocators;

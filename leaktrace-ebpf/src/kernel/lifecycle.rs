@@ -147,7 +147,7 @@ pub(crate) fn count_hit(ctx: ProbeContext) -> u32 {
 
 /// The present thread-group id, as leaktrace's PID namespace knows it; 0 for a stranger to it.
 #[inline(always)]
-fn current_process() -> u32 {
+pub(crate) fn current_process() -> u32 {
     let Some((device, inode)) = globals::pid_namespace() else {
         return (bpf_get_current_pid_tgid() >> 32) as u32;
     };

@@ -8,6 +8,7 @@ pub(crate) mod free;
 pub(crate) mod globals;
 pub(crate) mod hits;
 pub(crate) mod lifecycle;
+pub(crate) mod mappings;
 pub(crate) mod maps;
 pub(crate) mod registers;
 pub(crate) mod session;

@@ -25,6 +25,20 @@ pub(crate) mod arch {
         nth(index, [&regs.rdi, &regs.rsi, &regs.rdx, &regs.rcx, &regs.r8, &regs.r9])
     }
 
+    /// Where the kernel keeps the arguments of a system call.
+    #[inline(always)]
+    pub(crate) fn system_call_arguments(regs: *const pt_regs) -> [*const u64; 4] {
+        // SAFETY: places in the registers, which are not read here.
+        unsafe {
+            [
+                &raw const (*regs).rdi,
+                &raw const (*regs).rsi,
+                &raw const (*regs).rdx,
+                &raw const (*regs).r10,
+            ]
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn returned(regs: &pt_regs) -> u64 {
         regs.rax
@@ -72,6 +86,20 @@ pub(crate) mod arch {
     pub(crate) fn argument(regs: &pt_regs, index: u8) -> u64 {
         let r = &regs.regs;
         nth(index, [&r[0], &r[1], &r[2], &r[3], &r[4], &r[5]])
+    }
+
+    /// See the x86-64 variant.
+    #[inline(always)]
+    pub(crate) fn system_call_arguments(regs: *const pt_regs) -> [*const u64; 4] {
+        // SAFETY: places in the registers, which are not read here.
+        unsafe {
+            [
+                &raw const (*regs).regs[0],
+                &raw const (*regs).regs[1],
+                &raw const (*regs).regs[2],
+                &raw const (*regs).regs[3],
+            ]
+        }
     }
 
     #[inline(always)]

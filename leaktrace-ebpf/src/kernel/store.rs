@@ -239,6 +239,12 @@ pub(crate) fn known_stack(thread: &mut Thread, slot: u16, (id, check): (u64, u32
     (stacks::handle(index, generation), Maps { allocating: Some(totals) })
 }
 
+/// Whether a handle is that of the unknown stack.
+#[inline(always)]
+pub(crate) fn stack_is_unknown(handle: u32) -> bool {
+    handle == UNKNOWN
+}
+
 #[inline(always)]
 fn send(thread: &mut Thread, slot: u16, id: u64, check: u32) -> bool {
     let stack = &mut thread.stack;

@@ -143,7 +143,8 @@ fn scan(session: &mut Session, now: bool) -> Result<f64> {
             let target = targets.iter().find(|target| target.slot == slot);
             target.and_then(|t| t.windowed.as_ref()).map_or(1.0, |w| w.weight_of(born_ns))
         };
-        let ages = ledger::scan_ages(&session.maps, min_age_ns, weight)?;
+        let mut ages = ledger::scan_ages(&session.maps, min_age_ns, weight)?;
+        session.add_mapping_ages(min_age_ns, &mut ages);
         session.last_scan = LastScan { ages, at: Some(Instant::now()), took: started.elapsed() };
     }
     Ok(session.last_scan.at.map_or(0.0, |at| at.elapsed().as_secs_f64()))
@@ -262,6 +263,7 @@ fn health(
         .iter()
         .filter(|(id, _)| **id != StackId::UNKNOWN && session.ledger.frames(**id).is_none());
     lost.insert("frames", nameless.map(|(_, totals)| totals.outstanding_blocks()).sum());
+    *lost.entry("mappings").or_default() += session.mappings.known.lost;
     let warnings = session.symbolizer.warnings();
     session.notes.extend(warnings);
     let mut notes = session.notes.clone();
@@ -287,7 +289,7 @@ fn health(
         failed_allocs: counters.get(Counter::FailedAllocs),
         reappeared: counters.get(Counter::Reappeared),
         abandoned_calls: counters.get(Counter::AbandonedCalls),
-        filtered: counters.get(Counter::Filtered),
+        filtered: counters.get(Counter::Filtered) + session.mappings.known.filtered,
         sampled_out: counters.get(Counter::SampledOut),
         refuted_blocks: windowed().map(Windowed::refuted).sum(),
         unjudged_blocks: windowed().map(Windowed::unjudged).sum(),
@@ -301,6 +303,7 @@ fn health(
         inherited_frees: counters.get(Counter::InheritedFrees),
         children: session
             .children_seen(counters.get(Counter::Children), counters.get(Counter::LostChildren)),
+        mappings: session.mapped_memory(),
     }
 }
 
@@ -335,6 +338,7 @@ pub fn lost(counters: &CounterValues, collisions: u64) -> BTreeMap<&'static str,
         ("exec", counters.get(Counter::LostExec)),
         ("wrong_frees", counters.get(Counter::LostWrongFrees)),
         ("children", counters.get(Counter::LostChildren)),
+        ("mappings", counters.get(Counter::LostMappings)),
     ])
 }
 

@@ -46,7 +46,7 @@ pub fn interval(session: &Session, ids: &[StackId]) -> Option<Interval> {
     }
     let (mut bytes, mut below, mut above) = (0.0, 0.0, 0.0);
     let mut is_estimate = false;
-    for id in ids {
+    for id in ids.iter().filter(|id| !session.is_mapping(**id)) {
         let (of_stack, ends) = match windowed_of(session, *id).and_then(|w| w.estimates().get(id)) {
             Some(estimate) => (estimate.totals.outstanding_bytes() as f64, estimate.outstanding),
             None => sampled(session, *id)?,
@@ -162,6 +162,9 @@ pub fn smallest_leak_bytes_per_s(
 
 /// The windows of the target that a stack is of, if its figures are estimates.
 fn windowed_of(session: &Session, id: StackId) -> Option<&Windowed> {
+    if session.is_mapping(id) {
+        return None;
+    }
     let slot = session.ledger.frames(id)?.slot;
     let target = session.targets.iter().find(|target| target.slot == slot)?;
     target.windowed.as_ref().filter(|windowed| windowed.is_estimate())

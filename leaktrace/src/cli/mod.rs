@@ -21,6 +21,7 @@ pub mod heap_look;
 pub mod hit_cost;
 pub mod later;
 pub mod logging;
+pub mod mappings;
 pub mod newcomers;
 pub mod output;
 pub mod own_allocators;

@@ -14,6 +14,7 @@ use super::exit;
 use super::follow::Follow;
 use super::governed::lock;
 use super::hit_cost::HitCost;
+use super::mappings::MappingsTrace;
 use super::newcomers::Newcomers;
 use super::output::Outputs;
 use super::retired::Retired;
@@ -52,6 +53,7 @@ pub struct Session {
     pub(super) targets: Vec<Traced>,
     pub(super) ledger: Ledger,
     pub(super) history: History,
+    pub(super) mappings: MappingsTrace,
     pub(super) symbolizer: Symbolizer,
     pub(super) unwinding: Unwinding,
     pub(super) calibration: Calibration,
@@ -108,6 +110,10 @@ impl Session {
             check_frees: args.check_frees,
         };
         let mut kernel = Kernel::load(&settings)?;
+        // All programs are loaded before the maps are taken: some of these are closed then.
+        let mut notes = Vec::new();
+        let sizes = (args.min_size, args.max_size);
+        let mappings = MappingsTrace::start(&mut kernel, sizes, &mut notes);
         let (mut maps, messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;
         let children = follow.then(|| Children::take(kernel.ebpf())).transpose()?;
         if follow {
@@ -138,6 +144,7 @@ impl Session {
             targets: Vec::new(),
             ledger: Ledger::default(),
             history: History::default(),
+            mappings,
             symbolizer: Symbolizer::new(symbolize::Options::default()),
             unwinding,
             calibration: Calibration::start(args.perf_links || follow, hit_cost),
@@ -146,7 +153,7 @@ impl Session {
             duration_s: None,
             counters_before: CounterValues::ZERO,
             hits_before: Hits::default(),
-            notes: Vec::new(),
+            notes,
             last_scan: assemble::LastScan::default(),
             next_slot: 0,
             follow: children.map(Follow::new),
@@ -243,6 +250,7 @@ impl Session {
         for (pid, slot) in roots.map(|t| (t.process.pid, t.slot)).collect::<Vec<_>>() {
             self.follow_root(pid, slot)?;
         }
+        (0..self.targets.len()).for_each(|index| self.open_mappings(index));
         self.started = Instant::now();
         self.started_at = jiff::Timestamp::now().to_string();
         if let Some(live) = &mut self.live {
@@ -309,6 +317,7 @@ impl Session {
         self.bury(true)?;
         let counted = self.counted()?;
         let news = self.follow_windows(&counted, true)?;
+        self.check_mappings();
         let snapshot = self.estimated(counted);
         if news {
             self.history.add(&snapshot, true);
@@ -361,6 +370,7 @@ impl Session {
             let known = windowed.estimates().iter();
             counted.stacks.extend(known.map(|(id, known)| (*id, known.totals)));
         }
+        self.add_mappings(&mut counted);
         counted
     }
 
@@ -368,6 +378,7 @@ impl Session {
     pub(super) fn present(&mut self) -> Result<Snapshot> {
         let counted = self.counted()?;
         self.follow_windows(&counted, false)?;
+        self.check_mappings();
         Ok(self.estimated(counted))
     }
 }

@@ -48,6 +48,7 @@ impl Session {
         let Some(target) = self.targets.get(index) else { return Ok(()) };
         let slot = target.slot;
         let mut stacks = self.ledger.forget(slot);
+        self.mappings.known.forget(slot);
         if alone {
             // Stacks whose frames never arrived are nobody else's either.
             self.maps.for_each_stack(|id, _| stacks.push(id))?;
@@ -89,6 +90,7 @@ impl Session {
                     say(format_args!("leaktrace: {note}"));
                 }
                 self.notes.push(note);
+                self.open_mappings(index);
                 if let Some(target) = self.targets.get(index) {
                     self.announce(target);
                 }
@@ -161,6 +163,7 @@ impl Step for Session {
                 }
                 Message::Libraries(slot) => libraries.push(slot),
                 Message::Exec(exec) => execs.push(exec),
+                Message::Mapping(record) => self.mappings.known.take(&record),
             }
         }
         if !libraries.is_empty() && !self.ending {
@@ -262,6 +265,7 @@ impl Step for Session {
         self.maps.clear()?;
         self.follow.iter_mut().for_each(Follow::clear);
         self.ledger.collisions = 0;
+        self.clear_mappings();
         self.history = History::default();
         self.last_scan = assemble::LastScan::default();
         self.begin()

@@ -21,7 +21,9 @@ use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, To
 pub use crate::probe::attach::Place;
 use crate::probe::links::{Handler, LinkKind};
 use crate::probe::{Attached, Kernel};
-use crate::target::{Families, Image, Plan, PlanOptions, Process, TargetError, loader, process};
+use crate::target::{
+    Families, Image, MappingCallers, Plan, PlanOptions, Process, TargetError, loader, process,
+};
 
 /// A process under trace.
 pub struct Traced {
@@ -47,6 +49,8 @@ pub struct Traced {
     pub origin: Option<Slot>,
     /// It has called exec and its new address space has no probes yet.
     pub awaits_probes: bool,
+    /// Who maps memory in it.
+    pub callers: MappingCallers,
     pub(super) allocator_code: Vec<(Addr, Addr)>,
     /// One of its functions that free may call another.
     pub(super) frees_nest: bool,
@@ -175,6 +179,7 @@ impl Traced {
             unwinding.say(format!("the stacks of process {pid} may be cut: {error:#}"));
         }
         let windowed = windowed(&space.image, &plan, pid, terms);
+        let callers = MappingCallers::find(&space.image, &plan);
         let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot, inherited)?;
         let mut this = Self {
             slot,
@@ -187,6 +192,7 @@ impl Traced {
             is_root: true,
             origin: None,
             awaits_probes: false,
+            callers,
             allocator_code: Vec::new(),
             frees_nest: false,
             probes_in: Probes::None,
@@ -275,6 +281,7 @@ impl Traced {
                     std::thread::sleep(BETWEEN_LOOKS);
                 }
                 Ok(plan) => {
+                    self.callers = MappingCallers::find(&image, &plan);
                     let kernel = &mut lock(&terms.kernel);
                     let attached = attach_plan(kernel, &plan, &process, slot, &HashSet::new())?;
                     self.process = process;

@@ -1,8 +1,8 @@
 //! The ring buffer's messages, decoded: kernel records end here.
 
 use leaktrace_ebpf::records::{
-    ENDING_COMPLETE, ENDING_DEPTH, ENDING_UNMAPPED, FRAME_INTERRUPTED, RECORD_EXEC,
-    RECORD_LIBRARIES, RECORD_STACK, STACK_RECORD_HEADER,
+    ENDING_COMPLETE, ENDING_DEPTH, ENDING_UNMAPPED, FRAME_INTERRUPTED, MappingRecord, RECORD_EXEC,
+    RECORD_LIBRARIES, RECORD_MAPPING, RECORD_STACK, STACK_RECORD_HEADER,
 };
 
 use crate::model::{Addr, CodeAddr, Ending, Pid, Slot, StackFrames, StackId};
@@ -23,6 +23,8 @@ pub enum Message {
     Exec(Exec),
     /// The list of libraries of the target in this slot changes, or has changed.
     Libraries(Slot),
+    /// A target maps or unmaps memory.
+    Mapping(MappingRecord),
 }
 
 /// A process replaced its address space.
@@ -64,6 +66,19 @@ pub fn decode(bytes: &[u8]) -> Option<Message> {
             held: u32_at(bytes, 12)? != 0,
         })),
         RECORD_LIBRARIES => Some(Message::Libraries(Slot(u16::try_from(u32_at(bytes, 4)?).ok()?))),
+        RECORD_MAPPING => Some(Message::Mapping(MappingRecord {
+            kind: RECORD_MAPPING,
+            operation: u32_at(bytes, 4)?,
+            slot: u32_at(bytes, 8)?,
+            thread: u32_at(bytes, 12)?,
+            address: u64_at(bytes, 16)?,
+            length: u64_at(bytes, 24)?,
+            flags: u64_at(bytes, 32)?,
+            stack: u64_at(bytes, 40)?,
+            time_ns: u64_at(bytes, 48)?,
+            in_allocator: u32_at(bytes, 56)?,
+            reserved: 0,
+        })),
         _ => None,
     }
 }
@@ -86,6 +101,35 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapping_comes_through_and_a_cut_one_does_not() {
+        let record = MappingRecord {
+            kind: RECORD_MAPPING,
+            operation: 2,
+            slot: 3,
+            thread: 4,
+            address: 5 << 40,
+            length: 6 << 40,
+            flags: 7,
+            stack: 8 << 50,
+            time_ns: 9,
+            in_allocator: 1,
+            reserved: 0,
+        };
+        let mut bytes = Vec::new();
+        for word in [record.kind, record.operation, record.slot, record.thread] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        for word in [record.address, record.length, record.flags, record.stack, record.time_ns] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(record.in_allocator.to_ne_bytes());
+        assert_eq!(decode(&bytes), Some(Message::Mapping(record)));
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..cut]), None, "cut at {cut}");
+        }
+    }
 
     #[test]
     fn a_stack_comes_through_and_a_cut_one_does_not() {

@@ -45,6 +45,8 @@ pub struct Health {
     pub inherited_frees: u64,
     /// The children of the targets; `None` where they are not followed.
     pub children: Option<ChildrenSeen>,
+    /// Memory that was mapped past the allocators.
+    pub mappings: MappedMemory,
 }
 
 /// The processes that the targets have forked, and these in turn.
@@ -57,6 +59,22 @@ pub struct ChildrenSeen {
     /// How often they have called exec.
     pub execed: u64,
     /// How many are in no figure: there was no room for them, or they could not be traced.
+    pub missed: u64,
+}
+
+/// Anonymous memory that targets map themselves: by `mmap`, `mremap` and `brk`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MappedMemory {
+    /// Whether the kernel tells of it.
+    pub traced: bool,
+    /// Mappings made by the targets' own code.
+    pub mapped: u64,
+    /// Those of them that were unmapped to the last byte.
+    pub unmapped: u64,
+    /// Bytes that allocators hold in mappings made since tracing began: their blocks count, these
+    /// don't.
+    pub allocator_bytes: u64,
+    /// How often the kernel left a call out, of any process on this machine.
     pub missed: u64,
 }
 

@@ -9,7 +9,9 @@ pub mod snapshot;
 pub mod unwind;
 pub mod wrong_free;
 
-pub use health::{ChildrenSeen, Health, LostAt, LostReason, ProbeFailure, StackQuality};
+pub use health::{
+    ChildrenSeen, Health, LostAt, LostReason, MappedMemory, ProbeFailure, StackQuality,
+};
 pub use ids::{Addr, CodeAddr, Pid, Slot, StackId};
 pub use prediction::Prediction;
 pub use printable::printable;

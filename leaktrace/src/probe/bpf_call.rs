@@ -7,8 +7,11 @@ use std::ffi::{CStr, c_long};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use aya_obj::generated::bpf_prog_info;
+
 const MAP_LOOKUP_ELEM: u32 = 1;
 const PROG_LOAD: u32 = 5;
+const OBJ_GET_INFO_BY_FD: u32 = 15;
 const BTF_LOAD: u32 = 18;
 const LINK_CREATE: u32 = 28;
 
@@ -283,6 +286,27 @@ pub(super) fn read_array(map: BorrowedFd<'_>, index: u32) -> io::Result<u64> {
     // SAFETY: the map's keys are as long as `index`, its values as `value`; both outlive the call.
     unsafe { call(MAP_LOOKUP_ELEM, &attributes) }?;
     Ok(value)
+}
+
+#[repr(C)]
+struct InfoByFd {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// How often the kernel left a program out since it was at work on the same CPU (Linux 5.12).
+pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: a record of numbers.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let attributes = InfoByFd {
+        fd: program.as_raw_fd().cast_unsigned(),
+        length: size_of::<bpf_prog_info>() as u32,
+        info: &raw mut info as u64,
+    };
+    // SAFETY: the information has room for as much as is said, and outlives the call.
+    unsafe { call(OBJ_GET_INFO_BY_FD, &attributes) }?;
+    Ok(info.recursion_misses)
 }
 
 /// # Safety

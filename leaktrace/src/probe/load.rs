@@ -21,6 +21,7 @@ use super::followed::{self, At};
 use super::janitor::Definitions;
 use super::limits;
 use super::links::{Choice, Handler, Link, LinkKind, MultiPrograms, Point};
+use super::mappings::MappingPrograms;
 use super::own_process::INITIAL_PID_NAMESPACE;
 use super::relinked::{Relinked, refused};
 use super::tracepoints::{self, OnTracepoint};
@@ -276,6 +277,15 @@ impl Kernel {
         Ok(())
     }
 
+    /// Attaches what watches the mappings of all processes.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel lacks or refuses: nothing is attached then.
+    pub fn watch_mappings(&mut self) -> Result<MappingPrograms> {
+        MappingPrograms::attach(&mut self.ebpf)
+    }
+
     /// The loaded object, for those who read its maps.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
@@ -303,7 +313,7 @@ fn perf_programs() -> BTreeSet<&'static str> {
     Handler::ALL.iter().flat_map(|handler| handler.for_perf()).copied().collect()
 }
 
-fn not_loaded(program: &str, error: ProgramError) -> anyhow::Error {
+pub(super) fn not_loaded(program: &str, error: ProgramError) -> anyhow::Error {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return anyhow::Error::from(error).context(format!("cannot load the program {program}"));
     };

@@ -13,6 +13,7 @@ pub mod keeper;
 pub mod limits;
 pub mod links;
 pub mod load;
+pub mod mappings;
 pub mod own_process;
 pub mod practice;
 mod practice_code;
@@ -24,3 +25,4 @@ mod trial;
 
 pub use attach::{Attached, Group, TakenOut};
 pub use load::{Kernel, Settings};
+pub use mappings::MappingPrograms;

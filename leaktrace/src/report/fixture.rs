@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Addr, Cost, EndedBy, Ending, Frame, Health, Interval, LostAt, LostReason, Mode, Pid,
-    Prediction, ProbeFailure, ProbeInfo, Report, StackId, StackQuality, StackReport, Target,
+    Addr, Cost, EndedBy, Ending, Frame, Health, Interval, LostAt, LostReason, MappedMemory, Mode,
+    Pid, Prediction, ProbeFailure, ProbeInfo, Report, StackId, StackQuality, StackReport, Target,
     Totals, Trace, Verdict, VerdictKind, Windows,
 };
 
@@ -246,6 +246,13 @@ pub(crate) fn server() -> Report {
                 ("stacks_full", 0),
             ]),
             stacks: StackQuality { complete: 1_509_200, ..StackQuality::default() },
+            mappings: MappedMemory {
+                traced: true,
+                mapped: 3,
+                unmapped: 2,
+                allocator_bytes: 1 << 20,
+                missed: 0,
+            },
             ..Health::default()
         },
         cost: Cost {

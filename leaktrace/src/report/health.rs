@@ -120,6 +120,13 @@ pub(super) fn details(health: &Health) -> Vec<String> {
     .filter(|(n, _, _)| *n > 0)
     .map(|(n, one, many)| format!("{} {}", units::count(n), if n == 1 { one } else { many }))
     .collect();
+    if health.mappings.missed > 0 {
+        items.push(format!(
+            "the kernel left out {} of mmap and its like, of any process here: mappings may be \
+             missing",
+            units::counted(health.mappings.missed, "call")
+        ));
+    }
     if !asides.is_empty() {
         items.push(asides.join("; "));
     }
@@ -225,6 +232,10 @@ fn reason_and_advice(reason: &str) -> String {
         "children" => {
             "child processes that are in no figure: no slot was left (1,024 can live at once), or \
              they were forked before their parent's program had its probes"
+        }
+        "mappings" => {
+            "memory was mapped or unmapped and it could not be told, or not be kept: mappings are \
+             missing, or shown and gone since"
         }
         "exec" => "calls between an exec and the new program's probes",
         _ => return format!("reason `{reason}`"),

@@ -49,6 +49,8 @@ const PLUMBING_NAMES: &[&str] = &[
     "aligned_alloc",
     "alloc_dir",
     "asprintf",
+    "brk",
+    "brk_call",
     "calloc",
     "canonicalize_file_name",
     "doallocbuf",
@@ -72,6 +74,8 @@ const PLUMBING_NAMES: &[&str] = &[
     "mbsdup",
     "memalign",
     "mmap",
+    "mmap64",
+    "mremap",
     "open_memstream",
     "open_wmemstream",
     "opendir",
@@ -83,6 +87,7 @@ const PLUMBING_NAMES: &[&str] = &[
     "reallocarray",
     "realpath",
     "realpath_stk",
+    "sbrk",
     "scandir",
     "scandir64",
     "scandir64_tail",
@@ -91,6 +96,7 @@ const PLUMBING_NAMES: &[&str] = &[
     "scandirat64",
     "strdup",
     "strndup",
+    "syscall",
     "valloc",
     "tempnam",
     "vasprintf",
@@ -302,6 +308,9 @@ mod tests {
             "___asprintf",
             "__GI__IO_file_doallocate",
             "__GI___getdelim",
+            "__GI___mmap64",
+            "__GI___sbrk",
+            "__mremap",
         ] {
             assert!(is_plumbing(name), "{name}: {:?}", without_signature(name));
         }

@@ -29,6 +29,7 @@ pub(super) struct Health<'a> {
     mismatched_frees: u64,
     inherited_frees: u64,
     children: Option<Children>,
+    mappings: MappedMemory,
 }
 
 #[derive(Serialize)]
@@ -68,7 +69,24 @@ impl<'a> From<&'a model::Health> for Health<'a> {
                 execed: it.execed,
                 missed: it.missed,
             }),
+            mappings: MappedMemory::from(&health.mappings),
         }
+    }
+}
+
+#[derive(Serialize)]
+struct MappedMemory {
+    traced: bool,
+    mapped: u64,
+    unmapped: u64,
+    allocator_bytes: u64,
+    missed: u64,
+}
+
+impl From<&model::MappedMemory> for MappedMemory {
+    fn from(mappings: &model::MappedMemory) -> Self {
+        let model::MappedMemory { traced, mapped, unmapped, allocator_bytes, missed } = *mappings;
+        Self { traced, mapped, unmapped, allocator_bytes, missed }
     }
 }
 
