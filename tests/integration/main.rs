@@ -42,5 +42,6 @@ mod run;
 mod sampling;
 mod stacks;
 mod trace;
+mod trust;
 mod under_load;
 mod windows;

@@ -48,6 +48,18 @@ pub(crate) fn variant(source: &str, name: &str, flags: &[&str]) -> PathBuf {
     built(source, name, &flags)
 }
 
+/// The program built from `source` with the shared library built from `library`, both file names in
+/// `programs/`.
+pub(crate) fn linked(source: &str, library: &str) -> PathBuf {
+    let (library_name, _) = library.split_once('.').unwrap();
+    let soname = format!("-Wl,-soname,{library_name}.so");
+    let flags = ["-shared".to_owned(), "-fPIC".to_owned(), soname];
+    let library = built(library, &format!("{library_name}.so"), &flags);
+    let (name, _) = source.split_once('.').unwrap();
+    let path = library.to_str().unwrap().to_owned();
+    built(source, name, &[path, format!("-Wl,-rpath,{}", directory().display())])
+}
+
 fn shared_library(name: &str) -> PathBuf {
     let source = if name == "liballoc_new" { "liballoc_new.cc" } else { "liballoc_hook.c" };
     let flags = ["-shared".to_owned(), "-fPIC".to_owned(), format!("-Wl,-soname,{name}.so")];

@@ -6,6 +6,7 @@ pub mod interval;
 pub mod merge;
 pub mod rank;
 pub mod trend;
+pub mod trust;
 pub mod verdict;
 pub mod windows;
 

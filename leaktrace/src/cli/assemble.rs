@@ -11,9 +11,11 @@ use super::estimates;
 use super::own_use;
 use super::session::Session;
 use super::stack_quality;
+use super::trust;
 use super::windowed::Windowed;
 use super::wrong_frees;
 use crate::analyse::merge::{self, Drawn};
+use crate::analyse::trust::doubted;
 use crate::analyse::{rank, verdict};
 use crate::collect::ledger::{self, BlockAges};
 use crate::collect::maps::CounterValues;
@@ -58,7 +60,10 @@ pub fn report(
     ended_by: Option<EndedBy>,
 ) -> Result<Report> {
     let counters = session.maps.counters()?.since(&session.counters_before);
+    trust::look_for_report(session, ended_by.is_some())?;
     let scan_age_s = scan(session, ended_by.is_some())?;
+    let wrong_frees = wrong_frees::find(session)?;
+    let health = health(session, snapshot, &counters, &wrong_frees);
     let mut totals = Totals::default();
     snapshot.stacks.values().for_each(|stack| totals += *stack);
 
@@ -91,8 +96,11 @@ pub fn report(
     let stacks = groups
         .into_iter()
         .map(|group| stack_report(session, snapshot, group, scan_age_s))
+        .map(|stack| match health.trust.is_enough() {
+            true => stack,
+            false => StackReport { verdict: doubted(stack.verdict), ..stack },
+        })
         .collect();
-    let wrong_frees = wrong_frees::find(session)?;
     let duration_s = snapshot.at_s;
     let smallest_leak = estimates::smallest_leak_bytes_per_s(session, duration_s, &totals);
     Ok(Report {
@@ -105,7 +113,7 @@ pub fn report(
             ended_by,
         },
         probes: session.targets.iter().flat_map(|t| t.probes.iter().cloned()).collect(),
-        health: health(session, snapshot, &counters, &wrong_frees),
+        health,
         cost: cost(session, &counters, ended_by.is_some())?,
         totals,
         stacks,
@@ -279,9 +287,10 @@ fn health(
         notes.extend(target.notes.iter().cloned());
         probe_failures.extend(target.failures.iter().cloned());
     }
+    notes.extend(trust::notes(session));
     notes.dedup();
     let windowed = || session.targets.iter().filter_map(|target| target.windowed.as_ref());
-    Health {
+    let mut health = Health {
         allocs: counters.get(Counter::Allocs),
         frees: counters.frees(),
         matched_frees: counters.get(Counter::MatchedFrees),
@@ -304,7 +313,10 @@ fn health(
         children: session
             .children_seen(counters.get(Counter::Children), counters.get(Counter::LostChildren)),
         mappings: session.mapped_memory(),
-    }
+        ..Health::default()
+    };
+    health.trust = trust::judge(session, snapshot, counters, &health, estimates::mode(session));
+    health
 }
 
 /// What is to be said of a `--sample` that is no power of two.

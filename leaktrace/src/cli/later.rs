@@ -12,6 +12,7 @@ use super::traced::{Probes, Terms, Traced};
 use crate::collect::KernelMaps;
 use crate::model::{Addr, ProbeFailure, ProbeInfo, Slot};
 use crate::probe::{Attached, Kernel};
+use crate::target::entry_points::entry_points;
 use crate::target::maps::FileId;
 use crate::target::{Budget, Families, Image, Plan, PlanOptions};
 
@@ -124,6 +125,8 @@ impl Traced {
             return None;
         }
         self.probes.extend(placed.probes);
+        let plan = &self.planned.plan;
+        self.known.entry_points = entry_points(plan, &self.probes, &self.failures);
         if let Some(windowed) = &mut self.windowed {
             let image = &self.space.image;
             windowed.look_by(HeapLook::new(self.process.pid, image, &self.planned.plan));

@@ -34,6 +34,7 @@ pub mod session;
 pub mod stack_quality;
 pub mod steps;
 pub mod traced;
+pub mod trust;
 pub mod unwind_tables;
 pub mod unwinding;
 pub mod values;

@@ -32,9 +32,10 @@ use crate::collect::{
     KernelMaps, Ledger, Live, MessageRing, Step, UnwindTables, clock, event_loop, kernel_log,
     ledger,
 };
-use crate::model::{EndedBy, Mode, Pid, Report, Slot, Snapshot, StackId};
+use crate::model::{EndedBy, Pid, Report, Slot, Snapshot, StackId};
 use crate::probe::hold::{self, Waited};
 use crate::probe::{Kernel, Settings, features, own_process};
+use crate::report::trust;
 use crate::symbolize::{self, Symbolizer};
 use crate::target::{Process, process};
 
@@ -215,6 +216,9 @@ impl Session {
             ),
         }
         self.add(Process::open(pid)?)?;
+        if let Some(target) = self.targets.last_mut() {
+            target.known.from_first = waited == Waited::Stopped;
+        }
         Ok(true)
     }
 
@@ -383,22 +387,11 @@ impl Session {
     }
 }
 
-/// So many lost events in a hundred that the report proves nothing.
-const TOO_MANY_LOST_PERCENT: u64 = 5;
-
 fn exit_code(report: &Report) -> u8 {
-    // What an exec cost is counted in full, and allocations only as far as they were looked at.
-    let in_part = report.trace.mode != Mode::Exact;
-    let by_exec = report.health.lost.get("exec").copied().filter(|_| in_part);
-    let lost = report.health.lost_events().saturating_sub(by_exec.unwrap_or(0));
-    if lost * 100 > report.health.allocs * TOO_MANY_LOST_PERCENT && lost > 0 {
-        say(format_args!(
-            "leaktrace: {lost} events were lost, of {} allocations: too many for a verdict",
-            report.health.allocs
-        ));
-        return exit::INCOMPLETE;
+    for why in trust::reasons(&report.health.trust) {
+        say(format_args!("leaktrace: not enough for a verdict: {why}"));
     }
-    0
+    if report.health.trust.is_enough() { 0 } else { exit::INCOMPLETE }
 }
 
 /// Waits for the exec of a child; false when it ended instead.

@@ -79,6 +79,7 @@ impl Session {
         match target.attach_anew(&self.terms, slot, patient, &mut self.unwinding) {
             Ok(true) => {
                 self.maps.watch(pid, slot, self.hold)?;
+                target.known.from_first = self.hold && first_try;
                 target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
                 let exe = &target.process.exe;
                 let at = self.started.elapsed().as_secs_f64();
@@ -211,6 +212,7 @@ impl Step for Session {
             target.look_at_memory();
             target.look_at_cpu();
         }
+        super::trust::look(self, Duration::ZERO)?;
         let (at, took) = self.last_sample;
         if at.elapsed() < took * SAMPLE_SHARE {
             return Ok(());
@@ -259,6 +261,7 @@ impl Step for Session {
                 continue;
             }
             target.ungovern(&self.terms);
+            target.known.from_first = false;
             self.maps.close_target(target.slot)?;
         }
         self.messages()?;

@@ -12,6 +12,7 @@ use super::governed::{Governed, SharedKernel, lock};
 use super::heap_look::HeapLook;
 use super::hit_cost::HitCost;
 use super::later::Planned;
+use super::trust::Known;
 use super::unwinding::Unwinding;
 use super::windowed::Windowed;
 use crate::collect::live::{Exits, ProcessHandle};
@@ -21,6 +22,7 @@ use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, To
 pub use crate::probe::attach::Place;
 use crate::probe::links::{Handler, LinkKind};
 use crate::probe::{Attached, Kernel};
+use crate::target::entry_points::ALL_FUNCTIONS;
 use crate::target::{
     Families, Image, MappingCallers, Plan, PlanOptions, Process, TargetError, loader, process,
 };
@@ -58,6 +60,8 @@ pub struct Traced {
     pub(super) planned: Planned,
     /// What windows say about it; `None` without a budget.
     pub windowed: Option<Windowed>,
+    /// How whole its trace is.
+    pub known: Known,
     cpu_at_start_s: f64,
     cpu_s: f64,
     anonymous_memory: u64,
@@ -198,6 +202,7 @@ impl Traced {
             probes_in: Probes::None,
             planned: Planned::default(),
             windowed,
+            known: Known::default(),
             cpu_at_start_s: cpu_seconds(pid),
             cpu_s: 0.0,
             anonymous_memory: 0,
@@ -210,6 +215,7 @@ impl Traced {
     }
 
     fn adopt(&mut self, mut plan: Plan, attached: Attached) {
+        self.known = Known::planned(&self.space.image, &plan, &attached);
         self.probes = attached.probes.clone();
         self.failures = attached.failures.clone();
         self.families = Families::of(&plan);
@@ -249,7 +255,8 @@ impl Traced {
     /// Says, once, what befell all its probes.
     fn all_failed(&mut self, error: String) {
         if self.failures.iter().all(|failure| failure.error != error) {
-            let (function, module) = ("all functions".to_owned(), self.process.exe.clone());
+            self.known.probes_out.push(error.clone());
+            let (function, module) = (ALL_FUNCTIONS.to_owned(), self.process.exe.clone());
             self.failures.push(ProbeFailure { function, module, error });
         }
     }
@@ -316,7 +323,11 @@ impl Traced {
     ) -> Result<()> {
         self.tell(maps, unwinding, true);
         self.cpu_at_start_s = cpu_seconds(self.process.pid);
+        if let Some(only) = &terms.plan.only {
+            self.known.look_elsewhere(&self.space.image, &self.process.exe, only);
+        }
         maps.open_target(self.slot, &self.allocator_code, self.frees_nest)?;
+        self.known.begin(self.process.pid);
         self.govern(maps, terms)
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::trust::Trust;
+
 /// What a trace saw and what it missed. Every report carries it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
@@ -47,6 +49,8 @@ pub struct Health {
     pub children: Option<ChildrenSeen>,
     /// Memory that was mapped past the allocators.
     pub mappings: MappedMemory,
+    /// How far that can be trusted.
+    pub trust: Trust,
 }
 
 /// The processes that the targets have forked, and these in turn.
@@ -162,8 +166,8 @@ impl Health {
         self.lost.iter().filter(|(reason, _)| !reason.ends_with("_bytes")).map(|(_, n)| n).sum()
     }
 
-    /// Whether nothing was lost and every probe is in place.
+    /// Whether nothing was lost, every probe is in place, and nothing else speaks against it.
     pub fn complete(&self) -> bool {
-        self.lost_events() == 0 && self.probe_failures.is_empty()
+        self.lost_events() == 0 && self.probe_failures.is_empty() && self.trust.is_enough()
     }
 }

@@ -6,6 +6,7 @@ pub mod prediction;
 pub mod printable;
 pub mod report;
 pub mod snapshot;
+pub mod trust;
 pub mod unwind;
 pub mod wrong_free;
 
@@ -20,5 +21,6 @@ pub use report::{
     VerdictKind, Windows,
 };
 pub use snapshot::{Ending, Snapshot, StackFrames, Totals};
+pub use trust::{Before, Distrust, EntryPoints, Trust, TrustEvidence, TrustVerdict};
 pub use unwind::UnwindTable;
 pub use wrong_free::{CallSite, WrongFree, WrongFreeKind};

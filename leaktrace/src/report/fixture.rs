@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Addr, Cost, EndedBy, Ending, Frame, Health, Interval, LostAt, LostReason, MappedMemory, Mode,
-    Pid, Prediction, ProbeFailure, ProbeInfo, Report, StackId, StackQuality, StackReport, Target,
-    Totals, Trace, Verdict, VerdictKind, Windows,
+    Addr, Before, Cost, Distrust, EndedBy, Ending, EntryPoints, Frame, Health, Interval, LostAt,
+    LostReason, MappedMemory, Mode, Pid, Prediction, ProbeFailure, ProbeInfo, Report, StackId,
+    StackQuality, StackReport, Target, Totals, Trace, Trust, TrustEvidence, TrustVerdict, Verdict,
+    VerdictKind, Windows,
 };
 
 pub(super) fn target(pid: u32, comm: &str) -> Target {
@@ -216,6 +217,42 @@ pub(super) fn probes() -> Vec<ProbeInfo> {
     ]
 }
 
+fn evidence() -> TrustEvidence {
+    TrustEvidence {
+        entry_points: EntryPoints { found: 11, covered: 11, unprobed_frees: Vec::new() },
+        allocs: 1_509_200,
+        matched_frees: 1_500_030,
+        unknown_frees: 3_010,
+        outstanding_blocks: 9_170,
+        before: Some(Before { bytes: 1_288_490_189, in_use: true, most_blocks: 4_000_000 }),
+        bytes_tracked: 47_078_965,
+        ..TrustEvidence::default()
+    }
+}
+
+/// The same server, had it freed in ways that nobody saw.
+pub(super) fn doubted() -> Report {
+    let mut report = server();
+    let trust = &mut report.health.trust;
+    trust.verdict = TrustVerdict::NotEnough;
+    trust.reasons = vec![
+        Distrust::UnprobedFrees(vec!["free in /opt/shop/lib/libpool.so".to_owned()]),
+        Distrust::Reappeared { blocks: 412_003, allocs: 1_509_200 },
+    ];
+    trust.evidence.reappeared = 412_003;
+    trust.evidence.entry_points.covered = 10;
+    report.health.reappeared = 412_003;
+    for stack in &mut report.stacks {
+        let looks = stack.verdict.kind.name();
+        stack.verdict.kind = VerdictKind::Undecided;
+        stack.verdict.evidence = format!(
+            "looks {looks}, but too little was seen for a verdict; {}",
+            stack.verdict.evidence
+        );
+    }
+    report
+}
+
 /// A server that leaks receipts, beside a cache and a churn path.
 pub(crate) fn server() -> Report {
     let stacks = vec![leak(), cache(), churn()];
@@ -253,6 +290,7 @@ pub(crate) fn server() -> Report {
                 allocator_bytes: 1 << 20,
                 missed: 0,
             },
+            trust: Trust { evidence: evidence(), ..Trust::default() },
             ..Health::default()
         },
         cost: Cost {
@@ -295,6 +333,7 @@ pub(super) fn windowed() -> Report {
         ..report.cost
     };
     report.smallest_leak_bytes_per_s = Some(2.0 * 1_048_576.0 / 3600.0);
+    report.health.trust.evidence.in_windows = true;
     report.health.sampled_out = 98_200;
     report.health.refuted_blocks = 410;
     report.health.unjudged_blocks = 1;
@@ -330,6 +369,9 @@ pub(super) fn troubled() -> Report {
     report.cost = Cost { probe_hits: 1, ..Cost::default() };
     report.stacks_outstanding = 4;
     let health = &mut report.health;
+    let evidence = &mut health.trust.evidence;
+    (evidence.entry_points.found, evidence.reappeared, evidence.lost) = (12, 1, 1_113);
+    evidence.before = evidence.before.map(|before| Before { in_use: false, ..before });
     health.lost = BTreeMap::from([
         ("blocks_full", 1_100),
         ("blocks_full_bytes", 1_300_000),
@@ -416,6 +458,19 @@ pub(super) fn weird() -> Report {
     report.totals.allocated_bytes = u64::MAX;
     report.totals.allocated_blocks = u64::MAX;
     report.health.frees = u64::MAX;
+    let trust = &mut report.health.trust;
+    trust.verdict = TrustVerdict::NotEnough;
+    trust.reasons = vec![
+        Distrust::ProbesOut("\x1b[31m\u{9b}why\n".repeat(50)),
+        Distrust::UnprobedFrees(vec!["\x1b[2J;\n".repeat(100); 9]),
+        Distrust::UnknownFrees { blocks: u64::MAX, frees: 0 },
+        Distrust::MoreThanBefore { blocks: u64::MAX, before: u64::MAX },
+        Distrust::Lost { events: u64::MAX, allocs: 0 },
+    ];
+    trust.evidence.matched_frees = u64::MAX;
+    trust.evidence.reappeared = u64::MAX;
+    trust.evidence.bytes_tracked = u64::MAX;
+    trust.evidence.entry_points.found = u64::MAX;
     report.health.allocs = u64::MAX;
     for target in &mut report.targets {
         target.comm = "\x1b[31m;\n".to_owned();

@@ -6,7 +6,7 @@ use inferno::flamegraph::Options;
 use inferno::flamegraph::color::{BasicPalette, Palette};
 
 use super::text::cost;
-use super::{folded, health, names, units};
+use super::{folded, health, names, trust, units};
 use crate::model::Report;
 
 /// Narrower frames are left out, in percent of the whole.
@@ -97,6 +97,7 @@ fn subtitle(report: &Report) -> Option<String> {
     }
     if !report.health.complete() {
         parts.push(format!("incomplete: {}", health::shortcomings(&report.health)));
+        parts.extend(trust::reasons(&report.health.trust));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
 }

@@ -13,27 +13,22 @@ pub(super) fn shortcomings(health: &Health) -> String {
         let probes = units::counted(health.probe_failures.len() as u64, "probe");
         parts.push(format!("{probes} not placed"));
     }
+    if !health.trust.is_enough() {
+        parts.push("not enough for a verdict".to_owned());
+    }
     parts.join(", ")
 }
 
 /// The one line that every report has.
 pub(super) fn summary(health: &Health, mode: Mode) -> String {
     let seen = health.allocs.saturating_add(health.frees);
-    let matched = match health.frees {
-        // Windows see blocks go that were allocated between them: that says nothing of the trace.
-        _ if mode == Mode::Windowed => " in windows".to_owned(),
-        0 => "; no frees seen".to_owned(),
-        frees => {
-            let share = units::percent(health.matched_frees as f64 / frees as f64);
-            format!("; {share} of frees matched")
-        }
-    };
+    let place = if mode == Mode::Windowed { " in windows" } else { "" };
     let seen = units::counted(seen, "event");
     let whole = whole_stacks(&health.stacks);
     if health.complete() {
-        format!("nothing lost, {seen} seen{matched}{whole}")
+        format!("nothing lost, {seen} seen{place}{whole}")
     } else {
-        format!("INCOMPLETE, {}; {seen} seen{matched}{whole}", shortcomings(health))
+        format!("INCOMPLETE, {}; {seen} seen{place}{whole}", shortcomings(health))
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 mod cost;
 mod health;
 mod plan;
+mod trust;
 mod wrong_free;
 
 use cost::Cost;

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod progress;
 pub mod screen;
 mod text;
+pub mod trust;
 pub mod units;
 
 #[cfg(test)]

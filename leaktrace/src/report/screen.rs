@@ -65,6 +65,10 @@ fn cut(mut parts: Parts, rows: usize) -> String {
     if over(&parts) > 0 {
         parts.details.clear();
     }
+    // That it is not enough is said above all else.
+    if over(&parts) > 0 {
+        parts.trust.clear();
+    }
     let excess = over(&parts);
     if let Some(stack) = parts.stacks.first_mut() {
         shorten(stack, excess, 1);

@@ -64,6 +64,43 @@ fn troubled_json() {
 }
 
 #[test]
+fn doubted_text() {
+    let style = Style { top: 1, frames: 2, ..Style::default() };
+    insta::assert_snapshot!(render(&fixture::doubted(), Format::Text, style));
+}
+
+#[test]
+fn what_is_not_enough_is_said_in_every_format_that_says_anything_of_health() {
+    let json: serde_json::Value =
+        serde_json::from_str(&plain(&fixture::doubted(), Format::Json)).unwrap();
+    let trust = &json["health"]["trust"];
+    assert_eq!(json["health"]["complete"], false);
+    assert_eq!(trust["verdict"], "not_enough");
+    assert_eq!(
+        trust["reasons"][0],
+        "calls of free in /opt/shop/lib/libpool.so are not seen, and what they free looks leaked"
+    );
+    assert_eq!(trust["reasons"].as_array().unwrap().len(), 2);
+    assert_eq!(trust["entry_points"], serde_json::json!({ "found": 11, "covered": 10 }));
+    assert_eq!(trust["bytes_before"], 1_288_490_189_u64);
+    assert_eq!(trust["before"], "in_use");
+    let share = trust["reappeared_share"].as_f64().unwrap();
+    assert!((share - 412_003.0 / 1_509_200.0).abs() < 1e-12, "{share}");
+
+    let svg = plain(&fixture::doubted(), Format::Flamegraph);
+    assert!(svg.contains("incomplete: not enough for a verdict; calls of free in "), "{svg}");
+    let live = screen::fit(&fixture::doubted(), Style::default(), 22);
+    assert!(live.contains("Not enough for a verdict: calls of free in /opt/"), "{live}");
+    let live = screen::fit(&fixture::doubted(), Style::default(), 40);
+    assert!(live.contains("\nTrust:  NOT ENOUGH for a verdict; 10 of 11"), "{live}");
+    // In windows nothing is said of frees.
+    let windowed: serde_json::Value =
+        serde_json::from_str(&plain(&fixture::windowed(), Format::Json)).unwrap();
+    assert_eq!(windowed["health"]["trust"]["verdict"], "enough");
+    assert!(windowed["health"]["trust"]["matched_share"].is_null());
+}
+
+#[test]
 fn empty_text() {
     insta::assert_snapshot!(plain(&fixture::empty(), Format::Text));
 }

@@ -8,7 +8,7 @@ mod wrong_frees;
 
 use std::io::{self, Write};
 
-use super::{Style, health, names, units};
+use super::{Style, health, names, trust, units};
 use crate::model::{EndedBy, Report, StackReport, VerdictKind, printable};
 
 const NARROWEST: usize = 40;
@@ -35,6 +35,7 @@ pub(super) struct Parts {
     pub(super) not_shown: Option<String>,
     pub(super) wrong_frees: Vec<Vec<String>>,
     pub(super) health: Vec<String>,
+    pub(super) trust: Vec<String>,
     pub(super) details: Vec<String>,
     pub(super) seen: Vec<String>,
     pub(super) cost: Vec<String>,
@@ -67,6 +68,7 @@ impl Parts {
                 health_ink,
                 style,
             ),
+            trust: trust_lines(report, style),
             details: details
                 .iter()
                 .flat_map(|item| names::wrap(item, style.width, "  - ", "    "))
@@ -92,7 +94,7 @@ impl Parts {
             lines.extend(part.iter().map(String::as_str));
             lines.push("");
         }
-        let below = [&self.health, &self.details, &self.seen, &self.cost, &self.bill];
+        let below = [&self.health, &self.details, &self.trust, &self.seen, &self.cost, &self.bill];
         lines.extend(below.into_iter().flatten().map(String::as_str));
         lines
     }
@@ -145,8 +147,27 @@ fn header(report: &Report, style: Style) -> Vec<String> {
     lines
 }
 
+/// How far all that can be trusted.
+fn trust_lines(report: &Report, style: Style) -> Vec<String> {
+    let trust = &report.health.trust;
+    let ink = if trust.is_enough() { Ink::Plain } else { Ink::Alarm };
+    let summary = trust::summary(trust, report.trace.mode);
+    inked_lines(&names::wrap(&summary, style.width, "Trust:  ", "        "), ink, style)
+}
+
+/// Why there is no answer.
+fn no_conclusion(report: &Report, style: Style) -> Vec<String> {
+    let leads = ["Not enough for a verdict: "].into_iter().chain(std::iter::repeat("  and: "));
+    let reasons = trust::reasons(&report.health.trust);
+    let lines = reasons.iter().zip(leads);
+    lines.flat_map(|(why, lead)| names::wrap(why, style.width, lead, "  ")).collect()
+}
+
 /// The answer in a sentence or two.
 fn conclusion(report: &Report, stacks: &[&StackReport], style: Style) -> (Vec<String>, Ink) {
+    if !report.health.trust.is_enough() {
+        return (no_conclusion(report, style), Ink::Alarm);
+    }
     let growing = || stacks.iter().filter(|stack| stack.verdict.kind == VerdictKind::Growing);
     let fastest = growing().reduce(|best, stack| {
         // False for a NaN: of equals the one that ranks higher stays.

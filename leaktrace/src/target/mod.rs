@@ -11,6 +11,7 @@ mod debug_symbols;
 pub mod decode;
 pub mod demangle;
 pub mod elf;
+pub mod entry_points;
 pub mod error;
 pub mod families;
 pub mod find;

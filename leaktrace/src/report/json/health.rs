@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::trust::Trust;
 use crate::model;
 
 #[derive(Serialize)]
@@ -30,6 +31,7 @@ pub(super) struct Health<'a> {
     inherited_frees: u64,
     children: Option<Children>,
     mappings: MappedMemory,
+    trust: Trust,
 }
 
 #[derive(Serialize)]
@@ -70,6 +72,7 @@ impl<'a> From<&'a model::Health> for Health<'a> {
                 missed: it.missed,
             }),
             mappings: MappedMemory::from(&health.mappings),
+            trust: Trust::from(&health.trust),
         }
     }
 }

@@ -16,7 +16,10 @@ pub(in crate::report) fn seen(report: &Report) -> String {
         Mode::Exact if report.health.complete() => {
             return "every allocation; the figures are exact".to_owned();
         }
-        Mode::Exact => return "every allocation but what was lost".to_owned(),
+        Mode::Exact if report.health.trust.is_enough() => {
+            return "every allocation but what was lost".to_owned();
+        }
+        Mode::Exact => return "every event but what was missed".to_owned(),
         Mode::Sampled => sample,
         Mode::Windowed if report.trace.sample_bytes == 0 => {
             "every allocation in windows of time".to_owned()

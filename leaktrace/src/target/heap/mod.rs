@@ -12,12 +12,14 @@
 
 mod arenas;
 mod chunk;
+mod in_use;
 mod lists;
 mod memory;
 #[cfg(test)]
 mod tests;
 mod walk;
 
+pub use in_use::InUse;
 pub use memory::{ForeignMemory, Memory};
 
 use arenas::{Arena, Heap};
@@ -85,7 +87,7 @@ impl Judged {
 }
 
 /// Checks one address space, time and again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HeapCheck {
     /// The file that has glibc's malloc; `None` where another allocator is at work.
     glibc: Option<FileId>,
