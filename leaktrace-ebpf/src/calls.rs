@@ -28,6 +28,8 @@ pub const RESIZES: u32 = 16;
 pub const FREES_ON_FAILURE: u32 = 32;
 /// Whatever is called inside it is part of it.
 pub const ENCLOSES: u32 = 64;
+/// An exception may have left the call; its return address is known.
+pub const THROWS: u32 = 128;
 
 /// The top eight bits of the flags are the family of what it returns ([`crate::family`]).
 pub const FAMILY_SHIFT: u32 = 24;
@@ -49,7 +51,7 @@ pub struct OpenCall {
     /// [`crate::cookie::Cookie::function_and_slot`].
     pub function: u32,
     /// [`REALLOCATES`], [`HAS_OLD`], [`INTERRUPTED`], [`SAMPLED_OUT`], [`RESIZES`],
-    /// [`FREES_ON_FAILURE`], [`ENCLOSES`]; and [`FAMILY_SHIFT`].
+    /// [`FREES_ON_FAILURE`], [`ENCLOSES`], [`THROWS`]; and [`FAMILY_SHIFT`].
     pub flags: u32,
     /// Where it returns to, 0 if not known. A return probe puts another address in its place on the
     /// stack.
@@ -111,6 +113,20 @@ impl OpenCalls {
             return false;
         }
         top.sp < sp || (top.sp == sp && top.function == function)
+    }
+
+    /// Whether a call entered at `sp`, which returns to `return_address()`, stands where the call on top
+    /// stood, which an exception has left: one that took its place by a jump would return to where
+    /// that would have.
+    #[inline(always)]
+    pub fn top_was_thrown_out_of(&mut self, sp: u64, return_address: impl FnOnce() -> u64) -> bool {
+        if self.depth == 0 {
+            return false;
+        }
+        let top = self.top();
+        top.flags & (THROWS | INTERRUPTED) == THROWS
+            && top.sp == sp
+            && top.return_address != return_address()
     }
 
     /// Forgets the call on top.
@@ -247,6 +263,18 @@ mod tests {
         assert!(enter(&mut open, REALLOC, 1000, false));
         assert!(!enter(&mut open, MALLOC, 1000, false));
         assert!(leave(&mut open, REALLOC, 1000));
+    }
+
+    #[test]
+    fn a_call_where_an_exception_left_another_is_told_from_a_tail_call_by_its_return_address() {
+        let mut open = OpenCalls::default();
+        assert!(enter(&mut open, REALLOC, 1000, false));
+        *open.top() = OpenCall { flags: THROWS, return_address: 77, ..*open.top() };
+        assert!(!open.top_was_thrown_out_of(1000, || 77), "a jump");
+        assert!(open.top_was_thrown_out_of(1000, || 78));
+        assert!(!open.top_was_thrown_out_of(900, || 78), "a call inside it");
+        open.top().flags |= INTERRUPTED;
+        assert!(!open.top_was_thrown_out_of(1000, || 78), "on a stack that it may share");
     }
 
     #[test]

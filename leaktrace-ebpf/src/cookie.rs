@@ -60,6 +60,8 @@ pub struct Signature {
     /// Where no argument says the size: the index of the fixed sizes that the object was loaded
     /// with, below [`FIXED_SIZES`]; 0 for none.
     pub fixed_size: u8,
+    /// An exception may leave it.
+    pub throws: bool,
 }
 
 /// How many fixed sizes there are; the first stands for none.
@@ -77,6 +79,7 @@ impl Signature {
             form: Form::Plain,
             encloses: false,
             fixed_size: 0,
+            throws: false,
         }
     }
 
@@ -102,6 +105,12 @@ impl Signature {
     #[must_use]
     pub const fn out(self, out: u8) -> Self {
         Self { out, ..self }
+    }
+
+    /// That an exception may leave.
+    #[must_use]
+    pub const fn throws(self, throws: bool) -> Self {
+        Self { throws, ..self }
     }
 
     /// Of a form.
@@ -135,6 +144,7 @@ impl Cookie {
                 | (signature.encloses as u64) << 21
                 | (signature.form as u64) << 22
                 | (signature.fixed_size as u64 & 0x3f) << 24
+                | (signature.throws as u64) << 30
                 | (function as u64) << 32
                 | (slot as u64) << 48,
         )
@@ -184,6 +194,12 @@ impl Cookie {
     #[inline(always)]
     pub const fn fixed_size(self) -> u8 {
         (self.0 >> 24 & 0x3f) as u8
+    }
+
+    /// See [`Signature::throws`].
+    #[inline(always)]
+    pub const fn throws(self) -> bool {
+        self.0 >> 30 & 1 != 0
     }
 
     /// Whose implementation the function is: a number below 64 within the target.
@@ -257,10 +273,12 @@ mod tests {
         let signature = Signature {
             encloses: true,
             fixed_size: 63,
+            throws: true,
             ..Signature::of(Kind::Reallocate).size(2).count(1).pointer(0).form(Form::NewArray)
         };
         let cookie = Cookie::new(signature, 0xabcd, 0x1234, true);
         assert!(cookie.reallocates() && cookie.stepped() && cookie.encloses());
+        assert!(cookie.throws());
         assert!(!cookie.resizes() && !cookie.frees_on_failure());
         assert_eq!((cookie.form(), cookie.fixed_size()), (Form::NewArray as u8, 63));
         assert_eq!(cookie.implementation(), (0xabcd_u16 >> 10) as u8);

@@ -194,8 +194,9 @@ pub struct Child {
     pub exited_ns: u64,
     /// One of [`CHILD_NONE`], [`CHILD_LIVES`], [`CHILD_EXITED`], [`CHILD_REPLACED`].
     pub state: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The slot of the parent, if that had called exec and had no probes of its own yet; or
+    /// [`NO_SLOT`].
+    pub parent: u32,
 }
 const _: () = assert!(size_of::<Child>() == 24);
 

@@ -185,6 +185,25 @@ fn a_block_given_to_the_free_of_another_allocator_is_told() {
 }
 
 #[test]
+fn a_block_of_the_programs_own_allocator_given_to_free_is_told() {
+    let own = ["--alloc-fn", "pool_get:size=0", "--free-fn", "pool_put:ptr=0"];
+    let report = traced(target("pool", &[]), &own);
+    report.assert_complete();
+    let found = freed_in(&report, "free_pool");
+    assert_eq!((sum(&found, "count"), sum(&found, "bytes")), (12, 132));
+    for wrong in found {
+        assert_eq!(wrong["kind"], "mismatched_free");
+        assert_eq!(
+            (function(&wrong["allocated"]), function(&wrong["freed"])),
+            ("pool_get", "free")
+        );
+        assert_eq!(called_by(&wrong["allocated"]), "by_pool");
+    }
+    assert_eq!(report.number("/health/mismatched_frees"), 12);
+    assert_eq!(report.number("/health/double_frees"), 0);
+}
+
+#[test]
 fn what_is_freed_right_is_not_told_in_any_form() {
     for links in LINKS {
         let report = traced(target("clean", &[]), links);

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::processes::{DEADLINE, Target, code_of, wait_until};
+use crate::processes::{DEADLINE, Target, wait_for, wait_until};
 use crate::programs::{leaktrace, program};
 use crate::report::{Held, Report};
 use crate::trace::Trace;
@@ -64,8 +64,7 @@ fn each_worker_s_blocks_are_its_own() {
     assert_eq!(report.totals(), Held { bytes: 22_300, blocks: 25 });
     assert_eq!(children(&report), [2, 2, 0, 0]);
     assert_eq!(report.number("/health/allocs"), 25);
-    let targets = report.at("/targets");
-    assert_eq!(targets.as_array().unwrap().len(), 1, "children are no targets: {targets}");
+    assert_eq!(report.number("/target/pid"), u64::from(target.pid()), "children are no targets");
     assert!(!has_definitions(trace.pid()));
     assert!(target.end().success());
 }
@@ -145,6 +144,56 @@ fn what_a_child_of_run_executes_is_traced_from_its_first_allocation() {
     assert!(target.end().success());
 }
 
+/// Each exec stops a child until its probes are in: whenever leaktrace is killed, it goes on.
+#[test]
+fn no_child_stays_held_when_leaktrace_is_killed() {
+    for tenths in [6, 10, 14] {
+        let mut run = Command::new(leaktrace());
+        run.args(["run", "--follow", "-q", "--"])
+            .arg(program("fork_storm.c"))
+            .args(["execs", "12"]);
+        let mut target = Target::spawn(&mut run);
+        target.go();
+        let begun = Instant::now();
+        let moment = Duration::from_millis(100 * tenths);
+        wait_until(DEADLINE, "the moment has come", || begun.elapsed() > moment);
+        let leaktrace = target.pid();
+        target.kill();
+        assert_eq!(target.done().get("children"), 12);
+        wait_until(DEADLINE, "the definitions are gone", || !has_definitions(leaktrace));
+    }
+}
+
+/// A report written now.
+fn report_now(trace: &Trace) -> Report {
+    let path = trace.file("report.json");
+    let _there_was_none = fs::remove_file(&path);
+    trace.signal(libc::SIGUSR1);
+    let read = || {
+        let text = fs::read_to_string(&path).ok()?;
+        text.trim_end().ends_with('}').then(|| Report::parse(&text))
+    };
+    wait_for(DEADLINE, "a report", read)
+}
+
+/// A child that loads a library is not like its parent any more.
+#[test]
+fn the_stacks_of_a_child_lead_through_the_libraries_that_it_has_loaded() {
+    let mut target = start(&["dlopen"]);
+    let mut trace = follow(&target, &[]);
+    let under = |report: &Report| report.held_under("child_demangles").blocks;
+    let known = wait_for(DEADLINE, "a whole stack", || {
+        target.work();
+        Some(under(&report_now(&trace))).filter(|blocks| *blocks > 0)
+    });
+    for _ in 0..5 {
+        target.work();
+    }
+    let report = trace.interrupt();
+    assert_eq!(under(&report), known + 5);
+    assert_eq!(children(&report), [1, 1, 0, 0]);
+}
+
 /// The resident memory of a process, in bytes.
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -186,10 +235,11 @@ fn nothing_stays_when_leaktrace_is_killed_in_the_middle() {
     let places = [target.ready.get("malloc"), target.ready.get("free")];
     let untouched = places.map(|place| target.code_at(place));
     let mut bystander = start(&["workers"]);
+    let its = [bystander.ready.get("malloc"), bystander.ready.get("free")];
+    let of_bystander = its.map(|place| bystander.code_at(place));
     let mut trace = follow(&target, &[]);
-    for place in places {
-        assert_ne!(target.code_at(place), code_of(bystander.pid(), place), "a probe");
-    }
+    assert_ne!(places.map(|place| target.code_at(place)), untouched, "probes");
+    assert_eq!(its.map(|place| bystander.code_at(place)), of_bystander, "no probes");
     target.go();
     let begun = Instant::now();
     wait_until(DEADLINE, "two seconds of it", || begun.elapsed() > Duration::from_secs(2));

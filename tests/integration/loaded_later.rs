@@ -42,7 +42,13 @@ fn check(library: PathBuf, functions: [&str; 2], options: &[&str]) {
     );
     target.work();
     let report = trace.interrupt();
-    report.assert_complete();
+    let lost = report.at("/health/lost").as_object().unwrap();
+    assert!(lost.values().all(|count| count == 0), "{lost:?}");
+    // mimalloc's operators may end in jumps that no probe can follow; what is asked for here are not
+    // they.
+    for failure in report.at("/health/probe_failures").as_array().unwrap() {
+        assert!(failure["function"].as_str().unwrap().starts_with("operator new"), "{failure}");
+    }
     assert_eq!(report.held_by("leak_from_loaded"), Held { bytes: 40 * 333, blocks: 40 });
     assert_eq!(report.held_by("leak_from_libc"), Held { bytes: 5000, blocks: 5 });
     let probes = report.at("/probes").as_array().unwrap();

@@ -11,6 +11,7 @@
     reason = "a test that cannot go on panics"
 )]
 
+mod allocators;
 mod bad_input;
 mod budget;
 mod check_frees;
@@ -40,6 +41,7 @@ mod real_programs;
 mod report;
 mod run;
 mod sampling;
+mod soak;
 mod stacks;
 mod trace;
 mod trust;

@@ -122,7 +122,7 @@ impl Lines {
 pub(crate) struct Truth(BTreeMap<String, u64>);
 
 impl Truth {
-    fn parse(line: &str) -> Self {
+    pub(crate) fn parse(line: &str) -> Self {
         let pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
         Self(pairs.map(|(key, value)| (key.to_owned(), value.parse().unwrap())).collect())
     }
@@ -184,6 +184,12 @@ impl Target {
     /// Waits until its work is done.
     pub(crate) fn done(&mut self) -> Truth {
         Truth::parse(&self.out.wait_for("done"))
+    }
+
+    /// What it said so far that starts with `prefix`: the lines, without their ends.
+    pub(crate) fn said<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let lines = self.out.seen.iter().map(|line| line.trim_end());
+        lines.filter(move |line| line.starts_with(prefix))
     }
 
     /// Lets it work, and waits until it has.

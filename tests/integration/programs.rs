@@ -89,8 +89,9 @@ impl Recipe {
             let mut compiler = Command::new(self.compiler);
             compiler
                 .args(self.flags)
-                .args(flags)
-                .args(self.sources.iter().map(|name| source(name)));
+                .args(self.sources.iter().map(|name| source(name)))
+                // Among them are libraries, which a linker searches for what came before.
+                .args(flags);
             compile(compiler, self.name)
         })
     }

@@ -69,6 +69,14 @@ impl Report {
         self.held(|names| names.iter().any(|name| name.contains(part)))
     }
 
+    /// What the stacks hold that pass through `function`. A C++ name is compared without its
+    /// parameters.
+    pub(crate) fn held_in(&self, function: &str) -> Held {
+        self.held(|names| {
+            names.iter().any(|name| name.split('(').next().is_some_and(|name| name == function))
+        })
+    }
+
     fn held(&self, belongs: impl Fn(&[&str]) -> bool) -> Held {
         let mut held = Held::default();
         for stack in self.stacks().iter().filter(|stack| belongs(&names(stack))) {

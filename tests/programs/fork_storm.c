@@ -1,6 +1,7 @@
 /* Forks children that allocate, in a way that its first argument says. They live until the program
  * ends, but for those of the storm. */
 #include "protocol.h"
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/wait.h>
@@ -59,6 +60,30 @@ static void *fork_here(void *unused)
     return 0;
 }
 
+/* A child that loads a library which its parent has not, and allocates in it once for each byte. */
+typedef char *demangler(const char *, char *, size_t *, int *);
+
+static NOINLINE void child_demangles(demangler *demangle)
+{
+    int status;
+    keep(demangle("_Z12some_functionv", 0, 0, &status));
+    must(status == 0, "demangle");
+}
+
+static _Noreturn void load_and_demangle(void)
+{
+    close(gate[1]);
+    void *library = dlopen("libstdc++.so.6", RTLD_NOW);
+    must(library != 0, "dlopen");
+    demangler *demangle = (demangler *)dlsym(library, "__cxa_demangle");
+    char byte;
+    while (read(gate[0], &byte, 1) == 1) {
+        child_demangles(demangle);
+        tell();
+    }
+    _exit(0);
+}
+
 static NOINLINE void storm_child(void)
 {
     void *freed = keep(malloc(100));
@@ -97,6 +122,8 @@ static int storm(int rate, int seconds)
 int main(int count, char **args)
 {
     const char *what = count > 1 ? args[1] : "";
+    if (!strcmp(what, "short"))
+        return 0;
     if (!strcmp(what, "leaf")) {
         gate[0] = atoi(args[3]), gate[1] = -1, told[1] = atoi(args[4]);
         leaf_leaks(atoi(args[2]));
@@ -104,8 +131,6 @@ int main(int count, char **args)
         wait_for_end();
     }
     must(pipe(gate) == 0 && pipe(told) == 0, "pipe");
-    if (!strcmp(what, "inherit"))
-        inherited[0] = 0;
     say("ready malloc=%lu free=%lu", (unsigned long)malloc, (unsigned long)free);
     await_line();
     int children = 0;
@@ -165,6 +190,24 @@ int main(int count, char **args)
         }
         children = 2;
         await_told(2);
+    } else if (!strcmp(what, "execs")) {
+        for (; children < atoi(args[2]); children++) {
+            if (fork() == 0) {
+                execl("/proc/self/exe", args[0], "short", (char *)0);
+                _exit(96);
+            }
+            int status;
+            must(wait(&status) > 0 && status == 0, "a child that execs");
+        }
+    } else if (!strcmp(what, "dlopen")) {
+        if (fork() == 0)
+            load_and_demangle();
+        for (;;) {
+            must(write(gate[1], "x", 1) == 1, "gate");
+            await_told(1);
+            say("done children=1");
+            await_line();
+        }
     } else if (!strcmp(what, "storm")) {
         children = storm(atoi(args[2]), atoi(args[3]));
     }

@@ -125,6 +125,35 @@ static void crossed(void)
         free_by_other(keep(other_malloc(10)));
 }
 
+/* --- an allocator of the program's own, made of malloc and free --- */
+
+extern "C" NOINLINE void *pool_get(size_t size)
+{
+    void *volatile block = malloc(size);
+    return block;
+}
+
+extern "C" NOINLINE void pool_put(void *block)
+{
+    free(block);
+    kept = NULL;
+}
+
+NOINLINE static void *by_pool(void) { return pool_get(11); }
+NOINLINE static void free_pool(void *block) { free(block); }
+
+static void pool(void)
+{
+    for (int i = 0; i < 100; i++)
+        pool_put(keep(by_pool()));
+    for (int i = 0; i < 12; i++)
+        free_pool(keep(by_pool()));
+    for (int i = 0; i < 13; i++)
+        pool_put(keep(by_malloc())); /* hands it on to free, which is right */
+    for (int i = 0; i < 100; i++)
+        free(keep(by_malloc()));
+}
+
 /* --- nothing wrong at all --- */
 
 struct Plain { char bytes[48]; };
@@ -231,6 +260,7 @@ int main(int argc, char **argv)
     case 'd': aborts_in_delete(); break;
     case 'm': mismatched(); break;
     case 'x': crossed(); break;
+    case 'p': pool(); break;
     default: clean();
     }
     say("done");

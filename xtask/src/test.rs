@@ -14,7 +14,7 @@ use crate::workspace::{root, run};
 use crate::{ebpf, packages, tidy};
 
 /// What a test starts or compiles against, and the Debian package that has it.
-const NEEDS: [(&str, &str); 24] = [
+const NEEDS: [(&str, &str); 26] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("/usr/include/stdio.h", "libc6-dev"),
@@ -24,6 +24,7 @@ const NEEDS: [(&str, &str); 24] = [
     ("gdb", "gdb"),
     ("musl-gcc", "musl-tools"),
     ("/usr/bin/python3-config", "python3-dev"),
+    ("redis-benchmark", "redis-tools"),
     ("redis-check-rdb", "redis-tools"),
     ("sqlite3", "sqlite3"),
     ("setpriv", "util-linux"),
@@ -32,6 +33,7 @@ const NEEDS: [(&str, &str); 24] = [
     ("node", "nodejs"),
     ("readelf", "binutils"),
     ("unshare", "util-linux"),
+    ("wrk", "wrk"),
     ("xz", "xz-utils"),
     ("/usr/include/jemalloc/jemalloc.h", "libjemalloc-dev"),
     ("/usr/include/gperftools/tcmalloc.h", "libgoogle-perftools-dev"),

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use leaktrace_ebpf::{
     calls::{
         ENCLOSES, FAMILY_SHIFT, FREES_ON_FAILURE, HAS_OLD, MAX_OPEN_CALLS, REALLOCATES, RESIZES,
-        SAMPLED_OUT,
+        SAMPLED_OUT, THROWS,
     },
     cookie::{Cookie, NO_ARGUMENT},
     ledger,
@@ -146,10 +146,14 @@ fn enters(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     if cookie.encloses() {
         flags |= ENCLOSES;
     }
+    if cookie.throws() {
+        flags |= THROWS;
+    }
     call.flags = flags;
     // Reading it takes as long as the rest of this handler, and only a walk through this call
-    // will ask for it: from a signal handler.
-    call.return_address = if thread_nests { arch::return_address(regs) } else { 0 };
+    // will ask for it, from a signal handler; or who stands where an exception left it.
+    call.return_address =
+        if thread_nests || cookie.throws() { arch::return_address(regs) } else { 0 };
     if cookie.reallocates() {
         call.flags = flags | reallocation_flags(cookie);
         if pointer != 0 {
@@ -279,6 +283,9 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
         }
         ledger::reallocation_succeeds(&mut Maps::new(), &call);
         if pointer == 0 {
+            if call.size != 0 {
+                count(Counter::FailedAllocs, 1);
+            }
             return 0;
         }
     }

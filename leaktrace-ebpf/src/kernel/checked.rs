@@ -7,7 +7,7 @@
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use leaktrace_ebpf::{
     atomic::add,
-    cookie::{Cookie, NO_ARGUMENT},
+    cookie::{Cookie, Form, NO_ARGUMENT},
     family::{
         ALLOCATOR_CODE, DOUBLE_FREE, Entered, Freed, HEADER_REACH, MISMATCHED_FREE, OPERATOR_CODE,
         OPERATOR_REACH, UNSURE, WrongFree, WrongFrees, go_together, may_hand_on,
@@ -42,8 +42,8 @@ pub(crate) struct Checks {
     operator_is_done: u64,
     /// The free that was entered last, not from inside another.
     free: Entered,
-    /// Its function.
-    free_function: u64,
+    /// Its cookie.
+    free_cookie: u64,
     /// What it freed, if that may still turn out right; or 0.
     doubted: u64,
     /// That block.
@@ -204,7 +204,7 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     }
     let (family, by) = freeing(&mut thread.checks, cookie, &call, pointer);
     thread.checks.free = call;
-    thread.checks.free_function = u64::from(cookie.function_and_slot());
+    thread.checks.free_cookie = cookie.0;
     thread.checks.doubted = 0;
     // The walk takes long, and comes first: of two threads that free one block, one is to find
     // what the other has left.
@@ -369,12 +369,15 @@ fn handed_on(checks: &mut Checks, cookie: Cookie, pointer: u64) {
 #[inline(always)]
 fn is_part_of_free(checks: &Checks, target: &Target, cookie: Cookie, call: &Entered) -> bool {
     let free = checks.free;
+    let outer = Cookie(checks.free_cookie);
     if free.jumped_to(call) {
-        return checks.free_function != u64::from(cookie.function_and_slot());
+        return outer.function_and_slot() != cookie.function_and_slot();
     }
+    // The code of the user's own allocators is not apart from the rest.
+    let is_own = outer.form() == Form::Own as u8;
     free.may_have_called(call, u64::MAX)
         && arch::stands(&free)
-        && is_allocator_code(target, call.return_address)
+        && (is_own || is_allocator_code(target, call.return_address))
 }
 
 /// Notes a call that is part of another; its return is to be seen, since the address that it

@@ -13,13 +13,15 @@ use aya_ebpf::{
 use leaktrace_ebpf::{
     cookie::Cookie,
     records::{
-        CHILD_EXITED, CHILD_LIVES, CHILD_REPLACED, Child, Counter, NO_SLOT, TARGET_CLOSED,
-        TARGET_EXECED, TARGET_OPEN, Target, WATCH_HOLDS, WATCH_SHARES, Watched,
+        CHILD_EXITED, CHILD_LIVES, CHILD_REPLACED, Child, Counter, ExecRecord, NO_SLOT,
+        RECORD_EXEC, TARGET_CLOSED, TARGET_EXECED, TARGET_OPEN, Target, WATCH_HOLDS, WATCH_SHARES,
+        Watched,
     },
 };
 
 use crate::kernel::{
     globals,
+    lifecycle::tell_of_exec,
     maps::{CHILDREN, FREE_SLOTS, TARGETS, WATCHED},
     store::count,
 };
@@ -92,11 +94,6 @@ pub(crate) fn new_task(ctx: TracePointContext) -> u32 {
         }
         return 0;
     }
-    // What the parent's own program needs is not all in place yet.
-    if state != TARGET_OPEN {
-        count(Counter::LostChildren, 1);
-        return 0;
-    }
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
         count(Counter::LostChildren, 1);
         return 0;
@@ -109,14 +106,29 @@ pub(crate) fn new_task(ctx: TracePointContext) -> u32 {
     unsafe {
         *target = *parent;
         (*target).forked = 1;
-        *child =
-            Child { pid, origin: (*parent).lineage, exited_ns: 0, state: CHILD_LIVES, reserved: 0 };
+        *child = Child {
+            pid,
+            origin: (*parent).lineage,
+            exited_ns: 0,
+            state: CHILD_LIVES,
+            parent: NO_SLOT,
+        };
+        // The parent's program has no probes of its own yet: the child is planned by itself.
+        if state != TARGET_OPEN {
+            (*target).lineage = slot;
+            (*child).parent = watched.slot;
+            if let Some(before) = CHILDREN.get_ptr(watched.slot) {
+                (*child).origin = (*before).origin;
+            }
+        }
     }
     let own = Watched { slot, hold: watched.hold & WATCH_HOLDS };
     if WATCHED.insert(pid, own, 0).is_err() {
         // SAFETY: as above. The look for those that ended gives the slot back.
         unsafe { (*child).state = CHILD_REPLACED };
         count(Counter::LostChildren, 1);
+    } else if state != TARGET_OPEN {
+        tell_of_exec(&ExecRecord { kind: RECORD_EXEC, pid, slot, held: 0 });
     }
     0
 }
@@ -184,7 +196,7 @@ pub(crate) fn slot_after_exec(pid: u32, watched: Watched) -> u32 {
             (*target).lineage = slot;
             (*target).forked = 0;
             (*target).window = window;
-            *child = Child { pid, origin, exited_ns: 0, state: CHILD_LIVES, reserved: 0 };
+            *child = Child { pid, origin, exited_ns: 0, state: CHILD_LIVES, parent: NO_SLOT };
         }
     }
     let own = Watched { slot, hold: watched.hold & WATCH_HOLDS };

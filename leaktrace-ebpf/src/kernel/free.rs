@@ -11,7 +11,7 @@ use leaktrace_ebpf::{
 };
 
 use crate::kernel::{
-    hits::{hit, is_nested, leave_earlier_window, open_target, since},
+    hits::{hit, is_allocator_code, is_nested, leave_earlier_window, open_target, since},
     maps::THREADS,
     registers::arch,
     store::{Maps, count},
@@ -67,6 +67,12 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
             }
             return 0;
         }
+    }
+    if is_allocator_code(target, arch::return_address(regs)) {
+        // What was freed long ago goes through `free` once more when glibc empties the cache of a
+        // thread that ends.
+        count(Counter::NestedCalls, 1);
+        return 0;
     }
     ledger::unknown_freed(&mut Maps::new());
     0

@@ -87,6 +87,11 @@ pub(crate) fn is_nested(
         }
         abandon_top(thread, cookie.slot());
     }
+    // SAFETY: the context of a uprobe is the thread's registers.
+    let return_address = || arch::return_address(unsafe { &*ctx.regs });
+    if thread.open.top_was_thrown_out_of(sp, return_address) {
+        abandon_top(thread, cookie.slot());
+    }
     let place = thread.open.place(sp) as u32;
     if place == Place::Nested as u32 {
         return true;
@@ -94,8 +99,7 @@ pub(crate) fn is_nested(
     if place == Place::Outermost as u32 {
         return false;
     }
-    // SAFETY: the context of a uprobe is the thread's registers.
-    let caller = arch::return_address(unsafe { &*ctx.regs });
+    let caller = return_address();
     let nested = is_allocator_code(target, caller);
     if globals::verbose() {
         debug!(ctx, "a call from {:x} inside an open call: nested = {}", caller, nested as u32);

@@ -59,20 +59,26 @@ pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
         unsafe { bpf_send_signal(SIGSTOP) };
     }
     let record = ExecRecord { kind: RECORD_EXEC, pid, slot, held };
+    tell_of_exec(&record);
+    if globals::verbose() {
+        debug!(&ctx, "process {} has called exec", pid);
+    }
+    0
+}
+
+/// Tells userspace of an address space to plan.
+#[inline(always)]
+pub(crate) fn tell_of_exec(record: &ExecRecord) {
     // SAFETY: the record is as long as said, and the map is a ring buffer. If the ring is full,
     // userspace still sees the new executable in /proc at its next tick.
     unsafe {
         bpf_ringbuf_output(
             core::ptr::from_ref(&MESSAGES).cast_mut().cast(),
-            (&raw const record).cast_mut().cast(),
+            core::ptr::from_ref(record).cast_mut().cast(),
             size_of::<ExecRecord>() as u64,
             0,
         );
     }
-    if globals::verbose() {
-        debug!(&ctx, "process {} has called exec", pid);
-    }
-    0
 }
 
 /// A signal is delivered: if that interrupts an allocator, what the handler calls is not the

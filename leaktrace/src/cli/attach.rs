@@ -99,6 +99,12 @@ fn dry_run(args: &AttachArgs, pids: &BTreeSet<Pid>) -> Result<u8> {
                 hook.file.name()
             ));
         }
+        if args.trace.follow {
+            say(format_args!(
+                "leaktrace: and all of these in the processes that it forks from then on, exactly, \
+                 without a budget"
+            ));
+        }
         for note in &plan.notes {
             say(format_args!("leaktrace: {note}"));
         }

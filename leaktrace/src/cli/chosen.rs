@@ -23,11 +23,11 @@ pub struct ChosenArgs {
     #[arg(short, long = "name", value_name = "NAME")]
     pub names: Vec<String>,
     /// All processes of this control group and those below it, new ones included; repeatable
-    #[arg(long = "cgroup", value_name = "PATH")]
+    #[arg(long = "cgroup", value_name = "PATH", conflicts_with = "follow")]
     pub cgroups: Vec<String>,
     /// All processes of this container, new ones included, by its id or the beginning of it, or
     /// its name in LXC and systemd-nspawn; repeatable
-    #[arg(long = "container", value_name = "ID")]
+    #[arg(long = "container", value_name = "ID", conflicts_with = "follow")]
     pub containers: Vec<String>,
 }
 

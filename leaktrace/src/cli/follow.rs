@@ -5,11 +5,11 @@
 //! forked in, a [`Traced`] whose code it has at the same addresses. An exec begins a lineage. One is
 //! kept until nobody is left that was forked in it or began in it: those have inherited its probes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use leaktrace_ebpf::records::{CHILD_EXITED, CHILD_LIVES, Child};
+use leaktrace_ebpf::records::{CHILD_EXITED, CHILD_LIVES, Child, NO_SLOT};
 
 use super::governed::lock;
 use super::session::Session;
@@ -25,6 +25,11 @@ use crate::target::{Process, TargetError, process};
 const PURGE_SHARE: u32 = 20;
 /// As many slots wait for that at the most.
 const MOST_DEAD: usize = 256;
+/// A child that has loaded libraries is looked at when it has loaded no more for so long: most that
+/// load one end soon.
+const SETTLED: Duration = Duration::from_millis(400);
+/// Each holds the files open that it maps.
+const MOST_LINEAGES: usize = 200;
 /// More is not said of children that could not be traced.
 const MOST_NOTES: usize = 20;
 
@@ -41,6 +46,8 @@ pub struct Follow {
     awaiting: Vec<Began>,
     /// Where mappings were told of that nobody needs any more.
     chunks: Vec<MappingsChunk>,
+    /// Forked children whose libraries have changed, and when.
+    changed: HashMap<Slot, Instant>,
     execed: u64,
     /// Those that could not be traced after their exec.
     failed: u64,
@@ -55,9 +62,16 @@ struct Began {
     slot: Slot,
     origin: Slot,
     is_root: bool,
+    /// It was forked, and has had the slot since then.
+    was_forked: bool,
 }
 
 impl Follow {
+    /// Takes note of a forked child whose libraries change: it is not like its parent any more.
+    pub fn libraries_changed(&mut self, slot: Slot) {
+        self.changed.insert(slot, Instant::now());
+    }
+
     /// Nobody is followed yet.
     pub fn new(children: Children) -> Self {
         Self {
@@ -67,6 +81,7 @@ impl Follow {
             buried: HashSet::new(),
             awaiting: Vec::new(),
             chunks: Vec::new(),
+            changed: HashMap::new(),
             execed: 0,
             failed: 0,
             purged: Instant::now(),
@@ -111,12 +126,19 @@ impl Session {
     pub(super) fn followed_exec(&mut self, exec: Exec) -> Result<()> {
         let Some(follow) = &mut self.follow else { return Ok(()) };
         let is_root = follow.roots.contains(&exec.pid);
-        if !is_root {
-            follow.execed += 1;
-        }
         // It may have called exec once more, or have ended.
         let child = follow.children.get(exec.slot)?;
+        if !is_root && child.parent == NO_SLOT {
+            follow.execed += 1;
+        }
         if child.state != CHILD_LIVES || child.pid != exec.pid.get() {
+            return Ok(());
+        }
+        // Forked by one whose probes were not in: it may have some of them by now, or not.
+        let parent = self.targets.iter().find(|target| u32::from(target.slot.0) == child.parent);
+        if parent.is_some_and(|parent| !parent.places().is_empty()) {
+            follow.failed += 1;
+            self.maps.unwatch_if_in(exec.pid, exec.slot);
             return Ok(());
         }
         for before in self.targets.iter_mut().filter(|t| t.process.pid == exec.pid) {
@@ -128,11 +150,12 @@ impl Session {
             log::info!("process {}: {error:#}", exec.pid);
         }
         let origin = Slot(u16::try_from(child.origin).context("no slot")?);
-        self.begin_lineage(Began { pid: exec.pid, slot: exec.slot, origin, is_root })
+        let (pid, slot) = (exec.pid, exec.slot);
+        self.begin_lineage(Began { pid, slot, origin, is_root, was_forked: false })
     }
 
     fn begin_lineage(&mut self, began: Began) -> Result<()> {
-        let Began { pid, slot, origin, is_root } = began;
+        let Began { pid, slot, origin, is_root, was_forked } = began;
         let inherited = self.inherited(origin);
         let Some(follow) = &mut self.follow else { return Ok(()) };
         let chunk = follow.chunks.pop();
@@ -153,16 +176,26 @@ impl Session {
         match attached {
             Ok(mut traced) => {
                 (traced.is_root, traced.origin) = (is_root, Some(origin));
-                traced.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
+                if was_forked {
+                    traced.open_as_lineage(&mut self.maps)?;
+                } else {
+                    traced.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
+                }
                 self.symbolizer.note(pid);
                 if is_root {
                     self.announce(&traced);
                 }
                 self.targets.push(traced);
+                self.open_mappings(self.targets.len() - 1);
             }
             Err(error) => {
                 let Some(follow) = &mut self.follow else { return Ok(()) };
                 follow.chunks.extend(chunk);
+                if was_forked {
+                    // It goes on as the copy of its parent that it was taken for.
+                    log::info!("process {pid}: {error:#}");
+                    return Ok(());
+                }
                 match error.downcast_ref::<TargetError>() {
                     // The dynamic loader is still at work.
                     Some(TargetError::NoAllocator { .. }) => follow.awaiting.push(began),
@@ -192,6 +225,37 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Has forked children stand for themselves that have loaded libraries since, and go on.
+    pub(super) fn begin_changed_lineages(&mut self) -> Result<()> {
+        let lineages: HashSet<Slot> = self.targets.iter().map(|target| target.slot).collect();
+        let Some(follow) = &mut self.follow else { return Ok(()) };
+        let due = |_: &Slot, at: &mut Instant| at.elapsed() >= SETTLED;
+        let due: Vec<Slot> = follow.changed.extract_if(due).map(|(slot, _)| slot).collect();
+        for slot in due.into_iter().filter(|slot| !lineages.contains(slot)) {
+            let Some(follow) = &self.follow else { return Ok(()) };
+            let child = follow.children.get(slot)?;
+            let origin = u16::try_from(child.origin).ok().map(Slot);
+            let (Some(pid), Some(origin)) = (Pid::new(child.pid), origin) else { continue };
+            let awaited = follow.awaiting.iter().any(|began| began.slot == slot);
+            if child.state != CHILD_LIVES || awaited || self.targets.len() >= MOST_LINEAGES {
+                continue;
+            }
+            self.begin_lineage(Began { pid, slot, origin, is_root: false, was_forked: true })?;
+        }
+        Ok(())
+    }
+
+    /// Lets those go on that are held by an exec, at the end of the trace.
+    pub(super) fn release_held(&self) {
+        let Some(follow) = self.follow.as_ref().filter(|_| self.hold) else { return };
+        for (_, child) in follow.children.all().unwrap_or_default() {
+            let pid = Pid::new(child.pid).filter(|_| child.state == CHILD_LIVES);
+            if let Some(pid) = pid.filter(|pid| process::state(*pid) == Some('T')) {
+                hold::resume(pid);
+            }
+        }
     }
 
     /// The probes that whoever begins in a lineage has inherited.
@@ -273,6 +337,7 @@ impl Session {
         })?;
         self.maps.remove_blocks(&gone)?;
         for slot in dead {
+            self.mappings.known.forget(slot);
             match self.targets.iter_mut().find(|target| target.slot == slot) {
                 Some(lineage) => {
                     lineage.ended = true;
@@ -325,7 +390,7 @@ fn is_last_of_root(targets: &[Traced], slot: Slot) -> bool {
         return false;
     };
     let same = |other: &&Traced| other.is_root && other.process.pid == target.process.pid;
-    targets.iter().filter(same).next_back().is_some_and(|last| last.slot == slot)
+    targets.iter().rfind(same).is_some_and(|last| last.slot == slot)
 }
 
 /// Whether a process has ended whose main thread has: others may go on, and its id may be

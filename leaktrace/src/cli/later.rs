@@ -1,6 +1,6 @@
 //! Allocators that a target loads while it is traced: they are planned, probed and said to be new.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,7 +14,7 @@ use crate::model::{Addr, ProbeFailure, ProbeInfo, Slot};
 use crate::probe::{Attached, Kernel};
 use crate::target::entry_points::entry_points;
 use crate::target::maps::FileId;
-use crate::target::{Budget, Families, Image, Plan, PlanOptions};
+use crate::target::{Budget, Families, Image, Plan, PlanOptions, Role};
 
 /// So many times, what was loaded is said.
 const MOST_NOTES: usize = 20;
@@ -76,25 +76,20 @@ impl Planned {
         plan.add_files(image, options, budget, |id| !known.contains(&id));
         self.looked_into.extend(image.files().map(|file| file.id));
         Plan {
-            probes: plan.probes.iter().skip(probes).cloned().collect(),
+            // Blocks that an operator of theirs gave before are not known to be its.
+            probes: plan
+                .probes
+                .iter()
+                .skip(probes)
+                .filter(|probe| probe.role != Role::Operator)
+                .cloned()
+                .collect(),
             allocators: plan.allocators.iter().skip(allocators).cloned().collect(),
             failures: plan.failures.clone(),
             notes: plan.notes.clone(),
             check_frees: plan.check_frees,
             ..Plan::default()
         }
-    }
-
-    /// Where the code of all files with probes is mapped now, those first that were planned first.
-    fn allocator_code(&self, image: &Image) -> Vec<(Addr, Addr)> {
-        let mut seen = BTreeSet::new();
-        let files = self.plan.probes.iter().map(|probe| probe.file.id);
-        files
-            .filter(|id| seen.insert(*id))
-            .flat_map(|id| image.code_of(id))
-            .map(|mapping| (mapping.start, mapping.end))
-            .take(MAX_ALLOCATOR_RANGES)
-            .collect()
     }
 }
 
@@ -106,7 +101,8 @@ impl Traced {
             return None;
         }
         let more = self.planned.extend(&self.space.image, &terms.plan);
-        let code = self.planned.allocator_code(&self.space.image);
+        let mut code = self.planned.plan.code_in(&self.space.image);
+        code.truncate(MAX_ALLOCATOR_RANGES);
         self.notes.extend(more.notes.iter().cloned());
         if more.probes.is_empty() && code == self.allocator_code {
             self.failures.extend(more.failures);

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use anyhow::anyhow;
 use leaktrace_ebpf::records::Counter;
 
+use super::args::TraceArgs;
 use super::session::Session;
 use crate::collect::ledger::BlockAges;
 use crate::collect::maps::CounterValues;
@@ -23,19 +25,19 @@ pub struct MappingsTrace {
 }
 
 impl MappingsTrace {
-    /// Has the kernel tell of mappings; what it refuses costs those, not the trace. `notes` get to
-    /// know of it.
-    pub fn start(
-        kernel: &mut Kernel,
-        sizes: (Option<u64>, Option<u64>),
-        notes: &mut Vec<String>,
-    ) -> Self {
-        let programs = kernel.watch_mappings().map_err(|error| {
+    /// Has the kernel tell of mappings, unless the user does not want that; what it refuses costs
+    /// those, not the trace. `notes` get to know of it.
+    pub fn start(kernel: &mut Kernel, args: &TraceArgs, notes: &mut Vec<String>) -> Self {
+        let programs = match args.no_mappings {
+            true => Err(anyhow!("--no-mappings")),
+            false => kernel.watch_mappings(),
+        };
+        let programs = programs.map_err(|error| {
             notes.push(format!(
                 "memory that is mapped past the allocators (mmap, brk) is not traced: {error:#}"
             ));
         });
-        let known = Mappings::new(sizes.0.unwrap_or(0), sizes.1.unwrap_or(u64::MAX));
+        let known = Mappings::new(args.min_size.unwrap_or(0), args.max_size.unwrap_or(u64::MAX));
         Self { known, programs: programs.ok(), missed_before: 0 }
     }
 

@@ -26,6 +26,7 @@ pub mod newcomers;
 pub mod output;
 pub mod own_allocators;
 pub mod own_use;
+pub mod placing;
 pub mod predict;
 pub mod retired;
 pub mod run;
@@ -62,7 +63,9 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(demo)) => demo::main(&demo),
         Some(Command::Doctor(doctor)) => doctor::main(&doctor),
         Some(Command::Exec(exec)) => run::exec_main(&exec),
-        Some(Command::Guard { pid }) => crate::probe::guard::main(pid).map(|()| 0),
+        Some(Command::Guard { pid, watched }) => {
+            crate::probe::guard::main(pid, watched).map(|()| 0)
+        }
         Some(Command::Janitor { group }) => crate::probe::janitor::main(&group).map(|()| 0),
         Some(Command::Practice { seccomp }) => {
             crate::probe::practice::child_main(seccomp).map(|()| 0)

@@ -162,6 +162,7 @@ impl Session {
             if let Some(target) = self.targets.last_mut() {
                 target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
             }
+            self.open_mappings(self.targets.len() - 1);
             if let Some(target) = self.targets.last() {
                 self.announce(target);
             }

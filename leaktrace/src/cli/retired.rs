@@ -8,7 +8,7 @@ use super::session::Session;
 use crate::model::Slot;
 
 /// So many that have ended stay in the report; of more, the first are dropped.
-const MOST_ENDED: usize = 128;
+const MOST_ENDED: usize = 64;
 
 /// What is left of targets that were dropped.
 #[derive(Default)]
@@ -60,6 +60,7 @@ impl Session {
             drop(target.take_probes());
             let stacks = self.ledger.forget(target.slot);
             self.maps.purge(target.slot, &stacks)?;
+            self.mappings.known.forget(target.slot);
             self.retired.count += 1;
             self.retired.cpu_s += target.cpu_s();
             self.retired.give_back(target.slot);

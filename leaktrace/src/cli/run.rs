@@ -44,7 +44,8 @@ pub fn main(args: &RunArgs) -> Result<u8> {
             Waited::Ended => return child.exit_code(),
             Waited::Neither => anyhow::bail!("the command's process {pid} does not get ready"),
         }
-        let guard = Guard::start(pid)?;
+        let watched = args.trace.follow.then(|| session.maps.watched()).transpose()?;
+        let guard = Guard::start(pid, watched)?;
         if !session.add_child_at_exec(pid)? {
             return child.exit_code();
         }

@@ -113,8 +113,7 @@ impl Session {
         let mut kernel = Kernel::load(&settings)?;
         // All programs are loaded before the maps are taken: some of these are closed then.
         let mut notes = Vec::new();
-        let sizes = (args.min_size, args.max_size);
-        let mappings = MappingsTrace::start(&mut kernel, sizes, &mut notes);
+        let mappings = MappingsTrace::start(&mut kernel, args, &mut notes);
         let (mut maps, messages) = KernelMaps::take(kernel.ebpf(), settings.terms())?;
         let children = follow.then(|| Children::take(kernel.ebpf())).transpose()?;
         if follow {
@@ -276,8 +275,9 @@ impl Session {
         let stepped = target.probes.iter().filter(|p| !p.emulated).count();
         let cost = if stepped == 0 { String::new() } else { format!(", {stepped} of them slow") };
         let (pid, comm) = (target.process.pid, &target.process.comm);
+        let children = if self.terms.follow { " and its children, exactly" } else { "" };
         say(format_args!(
-            "leaktrace: tracing {pid} {comm} ({probes} probes{cost}); Ctrl-C ends it"
+            "leaktrace: tracing {pid} {comm}{children} ({probes} probes{cost}); Ctrl-C ends it"
         ));
     }
 
@@ -318,6 +318,7 @@ impl Session {
         let detaching = std::thread::Builder::new()
             .spawn(move || probes.into_iter().map(crate::probe::Attached::detach).max());
         self.messages()?;
+        self.release_held();
         self.bury(true)?;
         let counted = self.counted()?;
         let news = self.follow_windows(&counted, true)?;

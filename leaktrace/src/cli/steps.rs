@@ -176,6 +176,8 @@ impl Step for Session {
         for slot in libraries {
             if let Some(space) = space_of(&mut self.targets, slot) {
                 space.libraries_changed();
+            } else if let Some(follow) = &mut self.follow {
+                follow.libraries_changed(slot);
             }
         }
         let more_tables = self.unwinding.take_built();
@@ -198,6 +200,7 @@ impl Step for Session {
     fn sample(&mut self) -> Result<()> {
         self.messages()?;
         self.begin_awaited_lineages()?;
+        self.begin_changed_lineages()?;
         self.bury(false)?;
         self.take_up_newcomers()?;
         for index in 0..self.targets.len() {

@@ -1,31 +1,24 @@
 //! One process under trace: from its identity to the probes in it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::address_space::AddressSpace;
-use super::calibration::PracticeKernel;
 use super::governed::{Governed, SharedKernel, lock};
-use super::heap_look::HeapLook;
 use super::hit_cost::HitCost;
 use super::later::Planned;
 use super::trust::Known;
 use super::unwinding::Unwinding;
 use super::windowed::Windowed;
-use crate::collect::live::{Exits, ProcessHandle};
-use crate::collect::unwind_tables::MappingsChunk;
 use crate::collect::{KernelMaps, clock};
 use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals};
+use crate::probe::Attached;
 pub use crate::probe::attach::Place;
-use crate::probe::links::{Handler, LinkKind};
-use crate::probe::{Attached, Kernel};
+use crate::probe::links::LinkKind;
 use crate::target::entry_points::ALL_FUNCTIONS;
-use crate::target::{
-    Families, Image, MappingCallers, Plan, PlanOptions, Process, TargetError, loader, process,
-};
+use crate::target::{Families, MappingCallers, Plan, PlanOptions, Process, process};
 
 /// A process under trace.
 pub struct Traced {
@@ -62,9 +55,9 @@ pub struct Traced {
     pub windowed: Option<Windowed>,
     /// How whole its trace is.
     pub known: Known,
-    cpu_at_start_s: f64,
-    cpu_s: f64,
-    anonymous_memory: u64,
+    pub(super) cpu_at_start_s: f64,
+    pub(super) cpu_s: f64,
+    pub(super) anonymous_memory: u64,
 }
 
 /// Its probes.
@@ -90,11 +83,6 @@ pub struct Terms {
     pub follow: bool,
 }
 
-/// How often a new address space is looked at, until its allocator is mapped, before the trace
-/// goes on without it for now.
-const LOOKS: u32 = 40;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
-
 const NOT_GOVERNED: &str = "what the probes cost could not be kept within the budget, and so they are \
                             out: what happened since is in no figure";
 
@@ -102,119 +90,8 @@ const MAIN_THREAD_ENDED: &str = "the main thread has ended while others run on, 
                                  probes: what happened since is in no figure";
 
 impl Traced {
-    /// Plans a process and puts the probes in; they count nothing yet.
-    ///
-    /// # Errors
-    ///
-    /// [`TargetError`] when it cannot be traced; what the kernel refuses.
-    pub fn attach(
-        terms: &Terms,
-        exits: &Exits,
-        process: Process,
-        slot: Slot,
-        maps: &mut KernelMaps,
-        unwinding: &mut Unwinding,
-    ) -> Result<Self> {
-        let pid = process.pid;
-        let handle = ProcessHandle::open(pid)
-            .map_err(|error| TargetError::from_io(pid, "open a handle", error))?;
-        // The handle is of the process that was looked at, if that still lives.
-        if !process.lives() {
-            return Err(TargetError::Gone { pid }.into());
-        }
-        let image = Image::capture(pid)?;
-        let plan = Plan::make(&image, &process.exe, &terms.plan)?;
-        let space = AddressSpace::new(image, unwinding);
-        let this = Self::attach_planned(
-            terms,
-            process,
-            plan,
-            space,
-            slot,
-            &HashSet::new(),
-            maps,
-            unwinding,
-        )?;
-        exits.watch(handle);
-        Ok(this)
-    }
-
-    /// Plans a process that was followed into its exec, and puts in the probes that it has not
-    /// inherited. `depth`: so many lineages are above it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Traced::attach`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what all targets have in common is in five places"
-    )]
-    pub fn attach_follower(
-        terms: &Terms,
-        process: Process,
-        slot: Slot,
-        inherited: &HashSet<Place>,
-        depth: u16,
-        chunk: Option<MappingsChunk>,
-        maps: &mut KernelMaps,
-        unwinding: &mut Unwinding,
-    ) -> Result<Self> {
-        let image = Image::capture(process.pid)?;
-        let mut plan = Plan::make(&image, &process.exe, &terms.plan)?;
-        plan.renumber(depth);
-        let space = AddressSpace::in_chunk(image, unwinding, chunk);
-        Self::attach_planned(terms, process, plan, space, slot, inherited, maps, unwinding)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "see above")]
-    fn attach_planned(
-        terms: &Terms,
-        process: Process,
-        plan: Plan,
-        mut space: AddressSpace,
-        slot: Slot,
-        inherited: &HashSet<Place>,
-        maps: &mut KernelMaps,
-        unwinding: &mut Unwinding,
-    ) -> Result<Self> {
-        let pid = process.pid;
-        // All that takes long comes first: from the moment that the probes are in, they cost.
-        if let Err(error) = space.tell(slot, unwinding, maps, true) {
-            unwinding.say(format!("the stacks of process {pid} may be cut: {error:#}"));
-        }
-        let windowed = windowed(&space.image, &plan, pid, terms);
-        let callers = MappingCallers::find(&space.image, &plan);
-        let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot, inherited)?;
-        let mut this = Self {
-            slot,
-            space,
-            probes: Vec::new(),
-            failures: Vec::new(),
-            notes: Vec::new(),
-            families: Families::default(),
-            ended: false,
-            is_root: true,
-            origin: None,
-            awaits_probes: false,
-            callers,
-            allocator_code: Vec::new(),
-            frees_nest: false,
-            probes_in: Probes::None,
-            planned: Planned::default(),
-            windowed,
-            known: Known::default(),
-            cpu_at_start_s: cpu_seconds(pid),
-            cpu_s: 0.0,
-            anonymous_memory: 0,
-            process,
-        };
-        this.adopt(plan, attached);
-        // What was loaded since the mappings were read, the hook has not told of.
-        this.space.libraries_changed();
-        Ok(this)
-    }
-
-    fn adopt(&mut self, mut plan: Plan, attached: Attached) {
+    /// Takes in the plan of its address space, and the probes that it has of it.
+    pub(super) fn adopt(&mut self, mut plan: Plan, attached: Attached) {
         self.known = Known::planned(&self.space.image, &plan, &attached);
         self.probes = attached.probes.clone();
         self.failures = attached.failures.clone();
@@ -259,55 +136,6 @@ impl Traced {
             let (function, module) = (ALL_FUNCTIONS.to_owned(), self.process.exe.clone());
             self.failures.push(ProbeFailure { function, module, error });
         }
-    }
-
-    /// Puts probes into the address space that an exec made, under a new slot. False when it has
-    /// no allocator mapped yet.
-    ///
-    /// # Errors
-    ///
-    /// When the process can no longer be traced.
-    pub fn attach_anew(
-        &mut self,
-        terms: &Terms,
-        slot: Slot,
-        patient: bool,
-        unwinding: &mut Unwinding,
-    ) -> Result<bool> {
-        drop(self.take_probes());
-        let pid = self.process.pid;
-        for look in 0.. {
-            let process = Process::open(pid)?;
-            if process.start_time != self.process.start_time {
-                return Err(TargetError::Gone { pid }.into());
-            }
-            let image = Image::capture(pid)?;
-            match Plan::make(&image, &process.exe, &terms.plan) {
-                // The program itself is mapped, and its libraries may not be yet.
-                Ok(plan) if plan.is_only_own() && patient && look < LOOKS => {
-                    std::thread::sleep(BETWEEN_LOOKS);
-                }
-                Ok(plan) => {
-                    self.callers = MappingCallers::find(&image, &plan);
-                    let kernel = &mut lock(&terms.kernel);
-                    let attached = attach_plan(kernel, &plan, &process, slot, &HashSet::new())?;
-                    self.process = process;
-                    self.space.replace(image, unwinding);
-                    self.slot = slot;
-                    self.awaits_probes = false;
-                    self.windowed = windowed(&self.space.image, &plan, pid, terms);
-                    self.adopt(plan, attached);
-                    return Ok(true);
-                }
-                // The dynamic loader is still at work.
-                Err(TargetError::NoAllocator { .. }) if patient && look < LOOKS => {
-                    std::thread::sleep(BETWEEN_LOOKS);
-                }
-                Err(TargetError::NoAllocator { .. }) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(false)
     }
 
     /// Lets its events count.
@@ -455,6 +283,16 @@ impl Traced {
         }
     }
 
+    /// Has it stand for itself, under the slot that it had as a copy of its parent.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn open_as_lineage(&mut self, maps: &mut KernelMaps) -> Result<()> {
+        self.cpu_at_start_s = cpu_seconds(self.process.pid);
+        maps.make_lineage(self.slot, &self.allocator_code)
+    }
+
     /// Where its own probes are.
     pub fn places(&self) -> Vec<Place> {
         match &self.probes_in {
@@ -474,50 +312,7 @@ impl Traced {
     }
 }
 
-/// What is kept of a target that is traced in windows; nothing without a budget.
-fn windowed(image: &Image, plan: &Plan, pid: Pid, terms: &Terms) -> Option<Windowed> {
-    terms.budget.map(|_| Windowed::new(HeapLook::new(pid, image, plan)))
-}
-
-fn attach_plan(
-    kernel: &mut Kernel,
-    plan: &Plan,
-    process: &Process,
-    slot: Slot,
-    inherited: &HashSet<Place>,
-) -> Result<Attached> {
-    let pid = process.pid;
-    // At the attach and again after each exec: a filter may have come since.
-    if process.seccomp != 0 {
-        refuse_if_return_probes_kill(kernel, process)?;
-    }
-    let mut attached = Attached::attach_beside(kernel, plan, pid, slot, inherited);
-    let hook = plan.loader_hook.as_ref().filter(|hook| {
-        !inherited.contains(&(hook.file.id, hook.file_offset, Handler::LibrariesChanged))
-    });
-    if let (Ok(attached), Some(hook)) = (&mut attached, hook) {
-        // Without it, the first stack that leads into a new library tells of it.
-        attached.watch_libraries(kernel, hook, pid, slot).unwrap_or_else(|error| {
-            log::info!("process {pid}: {} is not watched: {error:#}", loader::HOOK);
-        });
-    }
-    // Whatever the kernel answered: if the process is gone, that is the reason.
-    if process.lives() { attached } else { Err(TargetError::Gone { pid }.into()) }
-}
-
-fn cpu_seconds(pid: Pid) -> f64 {
+/// CPU seconds that a process has used; 0 when it is gone.
+pub(super) fn cpu_seconds(pid: Pid) -> f64 {
     clock::process_cpu_s(pid).unwrap_or(0.0)
-}
-
-/// A target under seccomp is traced only where a return probe is known not to kill it.
-fn refuse_if_return_probes_kill(kernel: &Kernel, process: &Process) -> Result<()> {
-    let kills = PracticeKernel::load(kernel.links().kind == LinkKind::Perf)
-        .and_then(|mut practice| practice.return_probe_kills_under_seccomp())
-        .context("cannot find out whether the target's seccomp filter lets return probes pass")?;
-    if kills {
-        return Err(
-            TargetError::SeccompKills { pid: process.pid, comm: process.comm.clone() }.into()
-        );
-    }
-    Ok(())
 }

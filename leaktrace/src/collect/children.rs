@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, Queue};
-use leaktrace_ebpf::records::{self, CHILD_LIVES, CHILD_NONE, MAX_TARGETS};
+use leaktrace_ebpf::records::{self, CHILD_LIVES, CHILD_NONE, MAX_TARGETS, NO_SLOT};
 
 use super::maps::PlainData;
 use crate::model::{Pid, Slot};
@@ -54,7 +54,8 @@ impl Children {
     /// When the kernel refuses.
     pub fn follow(&mut self, pid: Pid, slot: Slot) -> Result<()> {
         let (pid, origin) = (pid.get(), u32::from(slot.0));
-        let child = records::Child { pid, origin, state: CHILD_LIVES, ..records::Child::default() };
+        let child =
+            records::Child { pid, origin, exited_ns: 0, state: CHILD_LIVES, parent: NO_SLOT };
         self.set(slot, child)
     }
 

@@ -36,6 +36,7 @@ pub struct KernelMaps {
     targets: Array<MapData, PlainData<records::Target>>,
     mappings: Array<MapData, PlainData<Mappings>>,
     watched: HashMap<MapData, u32, PlainData<records::Watched>>,
+    watched_fd: OwnedFd,
     counters: PerCpuArray<MapData, PlainData<Counters>>,
     hits: PerCpuArray<MapData, PlainData<SlotHits>>,
     wrong_frees: WrongFreesMap,
@@ -57,6 +58,7 @@ impl KernelMaps {
             ebpf.take_map(name).with_context(|| format!("the BPF object lacks the map {name}"))
         };
         let (targets, hits, counters) = (take("TARGETS")?, take("HITS")?, take("COUNTERS")?);
+        let watched = take("WATCHED")?;
         let gauged = [descriptor(&targets)?, descriptor(&hits)?, descriptor(&counters)?];
         let this = Self {
             tables: Tables {
@@ -66,7 +68,8 @@ impl KernelMaps {
             },
             targets: targets.try_into()?,
             mappings: take("MAPPINGS")?.try_into()?,
-            watched: take("WATCHED")?.try_into()?,
+            watched_fd: descriptor(&watched)?,
+            watched: watched.try_into()?,
             counters: counters.try_into()?,
             hits: hits.try_into()?,
             wrong_frees: take("WRONG_FREES")?.try_into()?,
@@ -112,6 +115,31 @@ impl KernelMaps {
                 ranges,
             },
         )
+    }
+
+    /// Has a target that was opened as a copy of another's stand for itself from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn make_lineage(&mut self, slot: Slot, allocator_code: &[(Addr, Addr)]) -> Result<()> {
+        let target = self.targets.get(&u32::from(slot.0), 0);
+        let mut target = target.context("cannot read the map of targets")?.0;
+        for (range, (start, end)) in target.ranges.iter_mut().zip(allocator_code) {
+            *range = [start.0, end.0];
+        }
+        target.range_count = allocator_code.len().min(MAX_ALLOCATOR_RANGES) as u32;
+        target.lineage = slot.0.into();
+        self.set_target(slot, target)
+    }
+
+    /// A descriptor of the map of watched processes.
+    ///
+    /// # Errors
+    ///
+    /// When there are no more descriptors.
+    pub fn watched(&self) -> Result<OwnedFd> {
+        self.watched_fd.try_clone().context("no more descriptors")
     }
 
     /// Says where in the unwind tables the mappings of a target are, and how often that has changed.

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use aya_obj::generated::bpf_prog_info;
 
 const MAP_LOOKUP_ELEM: u32 = 1;
+const MAP_GET_NEXT_KEY: u32 = 4;
 const PROG_LOAD: u32 = 5;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
 const BTF_LOAD: u32 = 18;
@@ -307,6 +308,36 @@ pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: the information has room for as much as is said, and outlives the call.
     unsafe { call(OBJ_GET_INFO_BY_FD, &attributes) }?;
     Ok(info.recursion_misses)
+}
+
+#[repr(C)]
+struct MapNextKey {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    next_key: u64,
+}
+
+/// The keys of a map whose keys have four bytes; those that come or go meanwhile may be missed.
+pub(super) fn keys(map: BorrowedFd<'_>) -> Vec<u32> {
+    /// A map that changes all the time could be gone through for ever.
+    const MOST: usize = 1 << 14;
+    let (mut keys, mut key, mut next) = (Vec::new(), 0_u32, 0_u32);
+    while keys.len() < MOST {
+        let attributes = MapNextKey {
+            map_fd: map.as_raw_fd().cast_unsigned(),
+            reserved: 0,
+            key: if keys.is_empty() { 0 } else { &raw const key as u64 },
+            next_key: &raw mut next as u64,
+        };
+        // SAFETY: the map's keys are as long as the two; both outlive the call.
+        if unsafe { call(MAP_GET_NEXT_KEY, &attributes) }.is_err() {
+            break;
+        }
+        key = next;
+        keys.push(key);
+    }
+    keys
 }
 
 /// # Safety

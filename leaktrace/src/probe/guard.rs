@@ -5,13 +5,17 @@
 //! pipe to close. The kernel may stop the child once more while it takes out a dead leaktrace's
 //! probes, so the guard lets it go on for longer than that takes.
 
+#![expect(unsafe_code, reason = "a descriptor that comes by its number, through an exec")]
+
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::bpf_call;
 use super::own_process::signal_child;
 use crate::model::Pid;
 use crate::target::process;
@@ -30,14 +34,28 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Guards a child.
+    /// Guards a child; and with `watched`, the map of all that may be held, those in it.
     ///
     /// # Errors
     ///
     /// When no process can be started.
-    pub fn start(child: Pid) -> Result<Self> {
-        let process = Command::new("/proc/self/exe")
-            .args([GUARD_COMMAND, &child.to_string()])
+    pub fn start(child: Pid, watched: Option<OwnedFd>) -> Result<Self> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args([GUARD_COMMAND, &child.to_string()]);
+        if let Some(map) = &watched {
+            let fd = map.as_raw_fd();
+            command.args(["--watched", &fd.to_string()]);
+            let keep_open = move || {
+                // SAFETY: no pointers.
+                match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            };
+            // SAFETY: one system call, on a descriptor that is open until `spawn` is over.
+            unsafe { command.pre_exec(keep_open) };
+        }
+        let process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .process_group(0)
@@ -62,16 +80,26 @@ impl Drop for Guard {
 /// # Errors
 ///
 /// When its pipe breaks.
-pub fn main(child: Pid) -> Result<()> {
+pub fn main(child: Pid, watched: Option<RawFd>) -> Result<()> {
+    // SAFETY: whoever started this process has left it open, for us.
+    let watched = watched.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
     let identity = process::start_time(child);
     let mut word = [0];
     if std::io::stdin().read(&mut word).context("cannot wait for leaktrace")? != 0 {
         return Ok(());
     }
     let died = Instant::now();
-    while died.elapsed() < WATCH && process::start_time(child) == identity && identity.is_some() {
-        if process::state(child) == Some('T') {
-            signal_child(child, libc::SIGCONT);
+    while died.elapsed() < WATCH {
+        let lives = identity.is_some() && process::start_time(child) == identity;
+        if !lives && watched.is_none() {
+            break;
+        }
+        let others = watched.as_ref().map(|map| bpf_call::keys(map.as_fd())).unwrap_or_default();
+        let others = others.into_iter().filter_map(Pid::new).filter(|pid| *pid != child);
+        for pid in lives.then_some(child).into_iter().chain(others) {
+            if process::state(pid) == Some('T') {
+                signal_child(pid, libc::SIGCONT);
+            }
         }
         std::thread::sleep(BETWEEN);
     }

@@ -93,6 +93,8 @@ pub struct Plan {
     pub probes: Vec<PlannedProbe>,
     /// Where the code of the allocators is mapped: start (inclusive), end (exclusive).
     pub allocator_code: Vec<(Addr, Addr)>,
+    /// The same as pieces of files: offsets, start (inclusive), end (exclusive).
+    pub code: Vec<(FileId, (u64, u64))>,
     /// The files that implement an allocator.
     pub allocators: Vec<String>,
     /// A function that takes blocks may pass them on to another that is probed.
@@ -279,23 +281,31 @@ impl Plan {
             self.frees_nest |= sorted_out.frees_nest || !self.allocators.is_empty();
             self.allocators.push(file.path.clone());
             self.covered.extend(shown(&defined.aliases));
-            let ranges = code_ranges::of(&elf, image, file, &defined, &sorted_out);
-            self.add_code(file, ranges);
+            let pieces = code_ranges::of(&elf, &defined, &sorted_out);
+            self.code.extend(pieces.into_iter().map(|piece| (file.id, piece)));
+            self.place_code(image, &file.path);
         }
         Ok(())
     }
 
-    /// What the allocator calls of its own is part of its calls, as far as its code is known.
-    fn add_code(&mut self, file: &ObjectFile, ranges: Vec<(Addr, Addr)>) {
-        let room = MAX_ALLOCATOR_RANGES.saturating_sub(self.allocator_code.len());
-        let left_out = ranges.len().saturating_sub(room);
-        self.allocator_code.extend(ranges.into_iter().take(room));
-        if left_out > 0 {
+    /// Where the allocators' own code is mapped now: what that calls is part of its calls.
+    pub fn code_in(&self, image: &Image) -> Vec<(Addr, Addr)> {
+        let pieces = self.code.iter();
+        let mapped = pieces.flat_map(|(file, piece)| code_ranges::mapped(image, *file, *piece));
+        mapped.take(MAX_ALLOCATOR_RANGES + 1).collect()
+    }
+
+    fn place_code(&mut self, image: &Image, module: &str) {
+        let had_room = self.allocator_code.len() < MAX_ALLOCATOR_RANGES;
+        self.allocator_code = self.code_in(image);
+        let is_over = self.allocator_code.len() > MAX_ALLOCATOR_RANGES;
+        self.allocator_code.truncate(MAX_ALLOCATOR_RANGES);
+        if is_over && had_room {
             self.failures.push(ProbeFailure {
                 function: "inner calls".to_owned(),
-                module: file.path.clone(),
+                module: module.to_owned(),
                 error: format!(
-                    "they may count twice: {left_out} of its pieces of code are beyond the \
+                    "they may count twice: its code has more pieces than the \
                      {MAX_ALLOCATOR_RANGES} that are looked at"
                 ),
             });
@@ -351,7 +361,7 @@ impl Plan {
             }
         };
         let implementation = implementation.min(MOST_IMPLEMENTATIONS - 2);
-        let signature = entry.signature.form(chosen.form);
+        let signature = entry.signature.form(chosen.form).throws(entry.throws);
         self.add_sites(file, &shown, signature, Number { function, implementation }, sites);
         true
     }

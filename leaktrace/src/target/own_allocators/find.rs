@@ -207,7 +207,8 @@ impl Search<'_, '_> {
         }
         self.taken.insert((file.id, function.address), shown.to_owned());
         let number = Number { function: number, implementation: IMPLEMENTATION };
-        self.plan.add_sites(file, shown, own.signature, number, sites);
+        let signature = own.signature.throws(own.throws);
+        self.plan.add_sites(file, shown, signature, number, sites);
     }
 
     fn fail(&mut self, function: &str, file: &ObjectFile, error: String) {

@@ -5,26 +5,19 @@ use super::defined::{Defined, SortedOut};
 use crate::model::Addr;
 use crate::target::elf::Elf;
 use crate::target::image::Image;
-use crate::target::object_file::ObjectFile;
+use crate::target::maps::FileId;
 
 /// Functions of one source file lie together; between those of the catalogue lie others that they
 /// call. Two are of one piece when at most so many bytes of others lie between them.
 const GAP: u64 = 8 << 10;
 
-/// Start (inclusive), end (exclusive). A library that is an allocator is that as a whole. A program, or
-/// a C library, has much else, whose calls are its own (`strdup`): there it is the code around the
-/// functions of the catalogue.
-pub(super) fn of(
-    elf: &Elf<'_>,
-    image: &Image,
-    file: &ObjectFile,
-    defined: &Defined,
-    sorted_out: &SortedOut,
-) -> Vec<(Addr, Addr)> {
-    let mappings: Vec<_> = image.code_of(file.id).collect();
+/// Which of a file's bytes are an allocator's own code: offsets, start (inclusive), end (exclusive). A
+/// library that is an allocator is that as a whole. A program, or a C library, has much else, whose calls
+/// are its own (`strdup`): there it is the code around the functions of the catalogue.
+pub(super) fn of(elf: &Elf<'_>, defined: &Defined, sorted_out: &SortedOut) -> Vec<(u64, u64)> {
     // Both can be executed; other libraries have no entry.
     if elf.entry() == 0 {
-        return mappings.iter().map(|m| (m.start, m.end)).collect();
+        return vec![(0, u64::MAX)];
     }
     let is_probed =
         |address: u64| sorted_out.probed.iter().any(|chosen| chosen.function.address == address);
@@ -46,15 +39,18 @@ pub(super) fn of(
             _ => pieces.push((start, end)),
         }
     }
-    let mapped = |&(start, end): &(u64, u64)| {
-        mappings.iter().filter_map(move |mapping| {
-            let at = |offset: u64| {
-                let address = offset.saturating_sub(mapping.offset).saturating_add(mapping.start.0);
-                address.min(mapping.end.0)
-            };
-            let (start, end) = (at(start), at(end));
-            (start < end).then_some((Addr(start), Addr(end)))
-        })
-    };
-    pieces.iter().flat_map(mapped).collect()
+    pieces
+}
+
+/// Where such a piece is mapped.
+pub(super) fn mapped(image: &Image, file: FileId, (start, end): (u64, u64)) -> Vec<(Addr, Addr)> {
+    let pieces = image.code_of(file).filter_map(|mapping| {
+        let at = |offset: u64| {
+            let address = offset.saturating_sub(mapping.offset).saturating_add(mapping.start.0);
+            address.min(mapping.end.0)
+        };
+        let (start, end) = (at(start), at(end));
+        (start < end).then_some((Addr(start), Addr(end)))
+    });
+    pieces.collect()
 }

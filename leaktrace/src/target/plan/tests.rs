@@ -84,7 +84,7 @@ fn many_files_with_large_symbol_tables_share_one_budget() {
 
 /// The names that remain of a file with these functions, each at an address of its own.
 fn taken(names: &[&str]) -> Vec<&'static str> {
-    let functions = (1..).zip(names).map(|(number, name)| crate::target::elf::Function {
+    let functions = (1..).zip(names).map(|(number, name)| Function {
         name: (*name).to_owned(),
         address: number * 0x100,
         size: 16,

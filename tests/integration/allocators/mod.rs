@@ -1,0 +1,5 @@
+//! Is every allocator traced exactly, whichever a program uses and however it came by it?
+
+mod matrix;
+mod programs;
+mod table;
