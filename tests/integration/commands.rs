@@ -63,7 +63,7 @@ fn a_dry_run_predicts_that_a_busy_program_is_traced_in_windows() {
     };
     // It does nothing else. The test machine may be slow, but not by that much.
     assert!(told("allocations_per_s") > 10_000.0 && told("frees_per_s") > 10_000.0, "{plan}");
-    assert!((0.5..=1.0).contains(&told("target_cpu_share")), "{plan}");
+    assert!((0.25..=1.0).contains(&told("target_cpu_share")), "{plan}");
     assert!((0.0..0.5).contains(&told("work_seen")) && told("work_seen") > 0.0, "{plan}");
     assert!(told("sampled_cpu_share") <= told("target_cpu_share"), "{plan}");
     assert!(told("ns_per_hit") > 50.0 && told("counted_s") > 0.0, "{plan}");

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::processes::Target;
 use crate::programs::{program, variant};
-use crate::report::Held;
+use crate::report::{Held, Report};
 use crate::trace::Trace;
 
 /// The libc that this test itself runs on.
@@ -52,7 +52,12 @@ fn check(objects: &[&Path], options: &[&str]) {
     let mut target = Target::start(&program("maps_objects.c"), &args);
     let mut trace = Trace::attach(&target, &[]);
     target.work();
-    let report = trace.interrupt();
+    trace.signal(libc::SIGINT);
+    let ended = trace.ended();
+    // Where a copy's `free` cannot be probed, it is told that the report is not to be trusted.
+    let told = ended.stderr.contains("not enough for a verdict: calls of");
+    ended.assert_code(if told { 4 } else { 0 });
+    let report = Report::read(&trace.file("report.json"));
     assert_eq!(report.held_by("leak_here"), Held { bytes: 12_288, blocks: 3 });
     assert!(target.end().success());
 }

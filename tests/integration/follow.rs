@@ -139,8 +139,8 @@ fn what_a_child_of_run_executes_is_traced_from_its_first_allocation() {
     wait_until(DEADLINE, "a report", written);
     let report = Report::read(&path);
     report.assert_complete();
-    assert_eq!(report.held_under("leaf_leaks"), Held { bytes: 42 * 40, blocks: 42 });
-    assert_eq!(children(&report), [2, 2, 2, 0]);
+    assert_eq!(report.held_under("leaf_leaks"), Held { bytes: 49 * 40, blocks: 49 });
+    assert_eq!(children(&report), [3, 3, 3, 0]);
     assert!(target.end().success());
 }
 

@@ -203,8 +203,14 @@ fn the_users_word_on_a_function_stands_over_the_catalogues() {
 
 #[test]
 fn blocks_without_a_size_count_as_a_byte_and_the_report_says_so() {
-    let report = trace_program_with(&program("pool.c"), &["--alloc-fn=object_get"]);
-    // Nothing is said of how they are freed.
+    let mut target = Target::start::<&str>(&program("pool.c"), &[]);
+    let mut trace = Trace::attach(&target, &["--alloc-fn=object_get"]);
+    target.work();
+    trace.signal(libc::SIGINT);
+    // Nothing is said of how they are freed, and they are handed out again: that is not to be trusted.
+    trace.ended().assert_code(4);
+    let report = Report::read(&trace.file("report.json"));
+    assert_eq!(report.at("/health/trust/verdict"), "not_enough");
     let Held { bytes, blocks } = report.held_by("leak_an_object");
     assert_eq!((bytes, blocks), (7, 7));
     let notes = report.at("/health/notes").to_string();

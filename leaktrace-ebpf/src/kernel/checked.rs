@@ -212,10 +212,11 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     let mut block = Block::default();
     let known = ledger::freed_block(&mut Maps::new(), key, since(target), &mut block);
     if !known {
-        ledger::unknown_freed(&mut Maps::new());
         if is_allocators_own(target, regs, &call) {
+            count(Counter::NestedCalls, 1);
             return 0;
         }
+        ledger::unknown_freed(&mut Maps::new());
     }
     judge(
         &mut thread.checks,

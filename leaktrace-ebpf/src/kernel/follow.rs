@@ -174,7 +174,8 @@ pub(crate) fn slot_after_exec(pid: u32, watched: Watched) -> u32 {
     };
     // SAFETY: pointers to map values, good until the end of the program.
     let (state, origin, window) = unsafe { ((*child).state, (*target).lineage, (*target).window) };
-    if state != CHILD_LIVES {
+    // Another thread than the main one may call exec: the main one has ended then.
+    if state != CHILD_LIVES && state != CHILD_EXITED {
         return watched.slot;
     }
     if watched.hold & WATCH_SHARES == 0 {

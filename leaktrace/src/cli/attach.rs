@@ -1,6 +1,5 @@
 //! `leaktrace attach`: traces processes that run already.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::Result;
@@ -14,7 +13,7 @@ use super::values::Share;
 use crate::model::{Pid, Prediction};
 use crate::probe::limits;
 use crate::report::{self, plan::Planned};
-use crate::target::{Image, Plan, PlannedProbe, Process, loader};
+use crate::target::{Image, Plan, PlannedProbe, Process, TargetError, loader};
 
 /// Traces, or with `--dry-run` only says how it would. Returns the exit code.
 ///
@@ -23,7 +22,7 @@ use crate::target::{Image, Plan, PlannedProbe, Process, loader};
 /// When a process cannot be traced, or a report not be written.
 pub fn main(args: &AttachArgs) -> Result<u8> {
     if args.dry_run {
-        return dry_run(args, &Chosen::find(&args.chosen)?.all());
+        return dry_run(args, &Chosen::find(&args.chosen)?);
     }
     // Before anything is loaded: most mistakes are found here.
     let chosen = Chosen::find(&args.chosen).and_then(|chosen| {
@@ -63,21 +62,40 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-fn dry_run(args: &AttachArgs, pids: &BTreeSet<Pid>) -> Result<u8> {
+fn dry_run(args: &AttachArgs, chosen: &Chosen) -> Result<u8> {
     let options = args.trace.plan_options()?;
     let mut stdout = std::io::stdout().lock();
-    for pid in pids {
+    let planned = |pid: &Pid| -> Result<(Process, Plan), TargetError> {
         let process = Process::open(*pid)?;
-        let image = Image::capture(*pid)?;
-        let plan = Plan::make(&image, &process.exe, &options)?;
+        let plan = Plan::make(&Image::capture(*pid)?, &process.exe, &options)?;
+        Ok((process, plan))
+    };
+    let mut plans: Vec<(Process, Plan)> =
+        chosen.named.iter().map(&planned).collect::<Result<_, _>>()?;
+    let mut first_error = None;
+    // Of those that were found, one that cannot be traced is left out.
+    for pid in &chosen.found {
+        match planned(pid) {
+            Ok(one) => plans.push(one),
+            Err(error) => {
+                say(format_args!("leaktrace: left out: {error}"));
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = first_error.filter(|_| plans.is_empty()) {
+        return Err(error.into());
+    }
+    for (process, plan) in &plans {
+        let pid = process.pid;
         let target = crate::model::Target {
-            pid: *pid,
+            pid,
             comm: process.comm.clone(),
             exe: process.exe.clone(),
             start_time: process.start_time,
         };
         let probes: Vec<_> = plan.probes.iter().map(PlannedProbe::info).collect();
-        let predicted = predict(args, &process, &plan)
+        let predicted = predict(args, process, plan)
             .inspect_err(|error| say(format_args!("leaktrace: no cost predicted: {error:#}")))
             .ok();
         let planned = Planned {

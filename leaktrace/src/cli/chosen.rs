@@ -103,9 +103,4 @@ impl Chosen {
         found.retain(|pid| !named.contains(pid));
         Ok(Self { named, found, groups })
     }
-
-    /// All of them, by id.
-    pub fn all(&self) -> BTreeSet<Pid> {
-        self.named.union(&self.found).copied().collect()
-    }
 }

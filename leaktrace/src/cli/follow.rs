@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use leaktrace_ebpf::records::{CHILD_EXITED, CHILD_LIVES, Child, NO_SLOT};
 
-use super::governed::lock;
 use super::session::Session;
 use super::traced::{Place, Traced};
 use crate::collect::children::Children;
@@ -19,7 +18,7 @@ use crate::collect::messages::Exec;
 use crate::collect::unwind_tables::MappingsChunk;
 use crate::model::{ChildrenSeen, Pid, Slot};
 use crate::probe::hold;
-use crate::target::{Process, TargetError, process};
+use crate::target::{Process, TargetError, find, process};
 
 /// Taking out the blocks of those that ended takes at most one part in so many of leaktrace's time.
 const PURGE_SHARE: u32 = 20;
@@ -64,7 +63,16 @@ struct Began {
     is_root: bool,
     /// It was forked, and has had the slot since then.
     was_forked: bool,
+    /// It waits at its exec for its probes.
+    is_held: bool,
+    /// When it was looked at first.
+    since: Instant,
 }
+
+/// So long is a program looked at again and again that has no allocator mapped.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// One that ends sooner may still have been at its loading.
+const LOADING: Duration = Duration::from_secs(1);
 
 impl Follow {
     /// Takes note of a forked child whose libraries change: it is not like its parent any more.
@@ -87,6 +95,11 @@ impl Follow {
             purged: Instant::now(),
             purge_took: Duration::ZERO,
         }
+    }
+
+    /// How often children have called exec.
+    pub fn execed(&self) -> u64 {
+        self.execed
     }
 
     /// Counts afresh.
@@ -144,18 +157,23 @@ impl Session {
         for before in self.targets.iter_mut().filter(|t| t.process.pid == exec.pid) {
             before.ended = true;
         }
-        if exec.held
-            && let Err(error) = hold::run_to_libraries(&mut lock(&self.terms.kernel), exec.pid)
-        {
-            log::info!("process {}: {error:#}", exec.pid);
-        }
+        let is_held = exec.held && self.runs_to_libraries(exec.pid);
         let origin = Slot(u16::try_from(child.origin).context("no slot")?);
         let (pid, slot) = (exec.pid, exec.slot);
-        self.begin_lineage(Began { pid, slot, origin, is_root, was_forked: false })
+        let was_forked = false;
+        self.begin_lineage(Began {
+            pid,
+            slot,
+            origin,
+            is_root,
+            was_forked,
+            is_held,
+            since: Instant::now(),
+        })
     }
 
     fn begin_lineage(&mut self, began: Began) -> Result<()> {
-        let Began { pid, slot, origin, is_root, was_forked } = began;
+        let Began { pid, slot, origin, is_root, was_forked, is_held, since } = began;
         let inherited = self.inherited(origin);
         let Some(follow) = &mut self.follow else { return Ok(()) };
         let chunk = follow.chunks.pop();
@@ -176,6 +194,7 @@ impl Session {
         match attached {
             Ok(mut traced) => {
                 (traced.is_root, traced.origin) = (is_root, Some(origin));
+                traced.known.from_first = is_held;
                 if was_forked {
                     traced.open_as_lineage(&mut self.maps)?;
                 } else {
@@ -198,7 +217,11 @@ impl Session {
                 }
                 match error.downcast_ref::<TargetError>() {
                     // The dynamic loader is still at work.
-                    Some(TargetError::NoAllocator { .. }) => follow.awaiting.push(began),
+                    Some(TargetError::NoAllocator { .. }) if since.elapsed() < PATIENCE => {
+                        follow.awaiting.push(Began { is_held: false, ..began });
+                    }
+                    Some(TargetError::NoAllocator { .. }) if find::names_all_its_functions(pid) => {
+                    }
                     Some(TargetError::Gone { .. } | TargetError::Zombie { .. }) => {}
                     _ => {
                         follow.failed += 1;
@@ -222,9 +245,23 @@ impl Session {
             let child = follow.children.get(began.slot)?;
             if child.state == CHILD_LIVES && child.pid == began.pid.get() {
                 self.begin_lineage(began)?;
+            } else if began.since.elapsed() >= LOADING {
+                self.was_untold(began.pid);
             }
         }
         Ok(())
+    }
+
+    /// A program has ended whose allocator was never found.
+    fn was_untold(&mut self, pid: Pid) {
+        let Some(follow) = &mut self.follow else { return };
+        follow.failed += 1;
+        if follow.failed <= MOST_NOTES as u64 {
+            self.notes.push(format!(
+                "process {pid} has called exec and ended, and no allocator was found in it: what it \
+                 allocated is in no figure"
+            ));
+        }
     }
 
     /// Has forked children stand for themselves that have loaded libraries since, and go on.
@@ -242,7 +279,15 @@ impl Session {
             if child.state != CHILD_LIVES || awaited || self.targets.len() >= MOST_LINEAGES {
                 continue;
             }
-            self.begin_lineage(Began { pid, slot, origin, is_root: false, was_forked: true })?;
+            self.begin_lineage(Began {
+                pid,
+                slot,
+                origin,
+                is_root: false,
+                was_forked: true,
+                is_held: false,
+                since: Instant::now(),
+            })?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Result;
+use leaktrace_ebpf::cookie::Form;
 use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
 
 use super::governed::lock;
@@ -14,7 +15,7 @@ use crate::model::{Addr, ProbeFailure, ProbeInfo, Slot};
 use crate::probe::{Attached, Kernel};
 use crate::target::entry_points::entry_points;
 use crate::target::maps::FileId;
-use crate::target::{Budget, Families, Image, Plan, PlanOptions, Role};
+use crate::target::{Budget, Families, Image, MappingCallers, Plan, PlanOptions, Role};
 
 /// So many times, what was loaded is said.
 const MOST_NOTES: usize = 20;
@@ -73,7 +74,7 @@ impl Planned {
         let (probes, allocators) = (plan.probes.len(), plan.allocators.len());
         plan.failures.clear();
         plan.notes.clear();
-        plan.add_files(image, options, budget, |id| !known.contains(&id));
+        plan.add_later(image, options, budget, |id| !known.contains(&id));
         self.looked_into.extend(image.files().map(|file| file.id));
         Plan {
             // Blocks that an operator of theirs gave before are not known to be its.
@@ -111,11 +112,22 @@ impl Traced {
         self.allocator_code = code;
         self.frees_nest = self.planned.plan.frees_nest;
         self.families = Families::of(&self.planned.plan);
+        self.callers = MappingCallers::find(&self.space.image, &self.planned.plan);
         let placed = self.add(maps, terms, &more).unwrap_or_else(|error| {
             let (function, module) = ("all functions".to_owned(), more.allocators.join(", "));
             let error = format!("they were loaded later, and could not be probed: {error:#}");
             Placed { probes: Vec::new(), failures: vec![ProbeFailure { function, module, error }] }
         });
+        // A function of the user's own may have been in none of the files until now.
+        let files: HashSet<&str> =
+            self.space.image.files().map(|file| file.path.as_str()).collect();
+        let is_found = |failure: &ProbeFailure| {
+            !files.contains(failure.module.as_str())
+                && more.probes.iter().any(|probe| {
+                    probe.signature.form == Form::Own && probe.function == failure.function
+                })
+        };
+        self.failures.retain(|failure| !is_found(failure));
         self.failures.extend(placed.failures);
         if placed.probes.is_empty() {
             return None;

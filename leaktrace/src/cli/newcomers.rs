@@ -159,8 +159,14 @@ impl Session {
     fn take_up(&mut self, pid: Pid) -> Result<bool> {
         let Err(error) = self.add_one(pid) else {
             self.newcomers.settle(pid);
-            if let Some(target) = self.targets.last_mut() {
-                target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
+            if let Some(target) = self.targets.last_mut()
+                && let Err(error) = target.open(&mut self.maps, &mut self.unwinding, &self.terms)
+            {
+                drop(target.take_probes());
+                target.ended = true;
+                self.maps.unwatch(pid);
+                self.leave_out(pid, &error);
+                return Ok(false);
             }
             self.open_mappings(self.targets.len() - 1);
             if let Some(target) = self.targets.last() {

@@ -30,6 +30,11 @@ impl Retired {
         self.slots.push_back(slot);
     }
 
+    /// Whether there are any.
+    pub fn is_none(&self) -> bool {
+        self.count == 0
+    }
+
     /// CPU seconds that they used while they were traced.
     pub fn cpu_s(&self) -> f64 {
         self.cpu_s
@@ -63,7 +68,10 @@ impl Session {
             self.mappings.known.forget(target.slot);
             self.retired.count += 1;
             self.retired.cpu_s += target.cpu_s();
-            self.retired.give_back(target.slot);
+            // Wrong frees are known by slots until the end.
+            if !self.args.check_frees {
+                self.retired.give_back(target.slot);
+            }
             target.space.retire(&mut self.unwinding);
         }
         Ok(())

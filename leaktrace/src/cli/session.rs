@@ -183,7 +183,17 @@ impl Session {
             &mut self.maps,
             &mut self.unwinding,
         );
-        let traced = attached.inspect_err(|_| self.retired.give_back(slot))?;
+        let traced = match (attached, &mut self.follow) {
+            (Ok(traced), _) => traced,
+            (Err(error), Some(follow)) => {
+                follow.children.give_back(slot)?;
+                return Err(error);
+            }
+            (Err(error), None) => {
+                self.retired.give_back(slot);
+                return Err(error);
+            }
+        };
         self.symbolizer.note(pid);
         self.targets.push(traced);
         Ok(())

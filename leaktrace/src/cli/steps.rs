@@ -18,7 +18,7 @@ use crate::analyse::History;
 use crate::collect::Step;
 use crate::collect::messages::{self, Exec, Message};
 use crate::model::{Pid, Slot, Snapshot, StackId, Totals};
-use crate::probe::hold;
+use crate::probe::hold::{self, Waited};
 use crate::report::progress::{self, Progress};
 use crate::target::TargetError;
 
@@ -59,15 +59,23 @@ impl Session {
             drop(target.take_probes());
         }
         self.maps.purge(slot, &stacks)?;
-        if exec.held
-            && let Err(error) = hold::run_to_libraries(&mut lock(&self.terms.kernel), exec.pid)
-        {
-            log::info!("process {}: {error:#}", exec.pid);
-        }
-        self.plan_anew(index, true)
+        let is_held = exec.held && self.runs_to_libraries(exec.pid);
+        self.plan_anew(index, true, is_held)
     }
 
-    fn plan_anew(&mut self, index: usize, patient: bool) -> Result<()> {
+    /// Lets a process that is held at its exec load its libraries. Returns whether it waits there,
+    /// and so has allocated nothing yet.
+    pub(super) fn runs_to_libraries(&mut self, pid: Pid) -> bool {
+        match hold::run_to_libraries(&mut lock(&self.terms.kernel), pid) {
+            Ok(waited) => waited == Waited::Stopped,
+            Err(error) => {
+                log::info!("process {pid}: {error:#}");
+                false
+            }
+        }
+    }
+
+    fn plan_anew(&mut self, index: usize, patient: bool, is_held: bool) -> Result<()> {
         let Ok(slot) = self.take_slot() else {
             self.notes.push("there were too many execs: the last ones are not traced".to_owned());
             return Ok(());
@@ -79,7 +87,8 @@ impl Session {
         match target.attach_anew(&self.terms, slot, patient, &mut self.unwinding) {
             Ok(true) => {
                 self.maps.watch(pid, slot, self.hold)?;
-                target.known.from_first = self.hold && first_try;
+                target.known.from_first = is_held;
+                target.known.came_later = true;
                 target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
                 let exe = &target.process.exe;
                 let at = self.started.elapsed().as_secs_f64();
@@ -205,7 +214,7 @@ impl Step for Session {
         self.take_up_newcomers()?;
         for index in 0..self.targets.len() {
             if self.targets.get(index).is_some_and(|t| t.awaits_probes && !t.ended) {
-                self.plan_anew(index, false)?;
+                self.plan_anew(index, false, false)?;
             }
         }
         for target in &mut self.targets {

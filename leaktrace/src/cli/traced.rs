@@ -290,7 +290,8 @@ impl Traced {
     /// When the kernel refuses.
     pub fn open_as_lineage(&mut self, maps: &mut KernelMaps) -> Result<()> {
         self.cpu_at_start_s = cpu_seconds(self.process.pid);
-        maps.make_lineage(self.slot, &self.allocator_code)
+        self.known.begin(self.process.pid);
+        maps.make_lineage(self.slot, &self.allocator_code, self.frees_nest)
     }
 
     /// Where its own probes are.

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Known {
     /// It is traced from its first allocation on.
     pub from_first: bool,
+    /// It has replaced an address space whose events are in the counters, too.
+    pub came_later: bool,
     /// The functions of its allocators.
     pub entry_points: EntryPoints,
     /// Why all its probes are out while it runs on.
@@ -98,9 +100,11 @@ impl Known {
         if self.from_first {
             return Some(Before { in_use: true, ..Before::default() });
         }
-        if let Some((found, freed)) = self.in_use {
-            let most_blocks = found.blocks.saturating_add(freed);
-            return Some(Before { bytes: found.bytes, in_use: true, most_blocks });
+        if self.came_later {
+            return None;
+        }
+        if let Some((found, _)) = self.in_use {
+            return Some(Before { bytes: found.bytes, in_use: true, most_blocks: found.blocks });
         }
         let bytes = self.anonymous?;
         Some(Before { bytes, in_use: false, most_blocks: bytes / SMALLEST_BLOCK })
@@ -161,6 +165,14 @@ pub fn judge(
     entry_points.unprobed_frees.sort_unstable();
     entry_points.unprobed_frees.dedup();
     let before = known().map(Known::before).reduce(|sum, one| Some(sum?.and(one?))).flatten();
+    // Of those that are not there any more, frees were counted and what they had is forgotten.
+    let before = before.filter(|_| session.retired.is_none());
+    // Those that were freed before all targets had been looked at, of any of them.
+    let freed = known().filter_map(|known| known.in_use.as_ref()).map(|(_, freed)| *freed).max();
+    let before = before.map(|before| Before {
+        most_blocks: before.most_blocks.saturating_add(freed.unwrap_or(0)),
+        ..before
+    });
     trust::judge(TrustEvidence {
         entry_points,
         probes_out: known().flat_map(|known| known.probes_out.iter().cloned()).collect(),
@@ -173,16 +185,17 @@ pub fn judge(
         left_out: health.filtered.saturating_add(health.lost_events()),
         reappeared: health.reappeared,
         outstanding_blocks: totals.outstanding_blocks(),
-        lost: lost(health, mode),
+        lost: lost(health, mode, session.follow.as_ref().is_some_and(|f| f.execed() > 0)),
         before,
         bytes_tracked: totals.outstanding_bytes(),
     })
 }
 
 /// Lost events that speak against the figures: what an exec cost is counted in full, and
-/// allocations only as far as they were looked at.
-fn lost(health: &Health, mode: Mode) -> u64 {
-    let in_part = mode != Mode::Exact;
+/// allocations only as far as they were looked at; and where children are followed, it is their
+/// programs' and says nothing of the others.
+fn lost(health: &Health, mode: Mode, follows: bool) -> u64 {
+    let in_part = mode != Mode::Exact || follows;
     let by_exec = health.lost.get("exec").copied().filter(|_| in_part).unwrap_or(0);
     health.lost_events().saturating_sub(by_exec)
 }

@@ -118,11 +118,17 @@ impl KernelMaps {
     }
 
     /// Has a target that was opened as a copy of another's stand for itself from now on.
+    /// `frees_nest` as in [`KernelMaps::open_target`].
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn make_lineage(&mut self, slot: Slot, allocator_code: &[(Addr, Addr)]) -> Result<()> {
+    pub fn make_lineage(
+        &mut self,
+        slot: Slot,
+        allocator_code: &[(Addr, Addr)],
+        frees_nest: bool,
+    ) -> Result<()> {
         let target = self.targets.get(&u32::from(slot.0), 0);
         let mut target = target.context("cannot read the map of targets")?.0;
         for (range, (start, end)) in target.ranges.iter_mut().zip(allocator_code) {
@@ -130,6 +136,7 @@ impl KernelMaps {
         }
         target.range_count = allocator_code.len().min(MAX_ALLOCATOR_RANGES) as u32;
         target.lineage = slot.0.into();
+        target.frees_nest = frees_nest.into();
         self.set_target(slot, target)
     }
 

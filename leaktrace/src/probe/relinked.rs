@@ -38,7 +38,8 @@ impl Relinked {
         let btf = bpf_call::load_btf(&btf.to_bytes()).context("its types are refused")?;
         let mut fds = HashMap::new();
         for (name, map) in ebpf.maps() {
-            let Some(data) = data(map) else { continue };
+            // A map that is left out would be taken for another.
+            let data = data(map).with_context(|| format!("the map {name} is of another kind"))?;
             let fd = data.fd().as_fd().try_clone_to_owned();
             fds.insert(name, fd.context("no descriptor to be had")?);
         }
@@ -108,6 +109,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::PerCpuArray(data)
         | Map::PerCpuHashMap(data)
         | Map::PerfEventArray(data)
+        | Map::Queue(data)
         | Map::RingBuf(data)
         | Map::Unsupported(data) => Some(data),
         _ => None,

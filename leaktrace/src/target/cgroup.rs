@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use super::find::Processes;
 use crate::model::Pid;
 
-/// More groups than this are not looked into.
-const MOST_GROUPS: usize = 1 << 16;
+/// More groups than this are not looked into: whoever made them, a look must not take long.
+const MOST_GROUPS: usize = 1 << 12;
 /// Nested deeper than this, they are not either.
 const DEEPEST: usize = 64;
-/// More processes of one set are not looked at.
-const MOST_PROCESSES: usize = 1 << 16;
+/// More processes of one set are not looked at; fewer can be traced.
+const MOST_PROCESSES: usize = 1 << 12;
 
 /// A set of processes that may change.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -190,6 +190,18 @@ impl Plan {
         files
     }
 
+    /// The same for files that came later, with the user's own functions among them.
+    pub fn add_later(
+        &mut self,
+        image: &Image,
+        options: &PlanOptions,
+        budget: &Budget,
+        is_new: impl Fn(FileId) -> bool,
+    ) {
+        self.add_files(image, options, budget, &is_new);
+        own_allocators::add_later(self, image, &options.own, budget, is_new);
+    }
+
     /// Files that no one could look into may hold an allocator whose blocks are then missed.
     fn note_unopened(&mut self, image: &Image, only: Option<&str>) {
         let unopened = match only {
@@ -281,7 +293,7 @@ impl Plan {
             self.frees_nest |= sorted_out.frees_nest || !self.allocators.is_empty();
             self.allocators.push(file.path.clone());
             self.covered.extend(shown(&defined.aliases));
-            let pieces = code_ranges::of(&elf, &defined, &sorted_out);
+            let pieces = code_ranges::of(&elf, file.name(), &defined, &sorted_out);
             self.code.extend(pieces.into_iter().map(|piece| (file.id, piece)));
             self.place_code(image, &file.path);
         }

@@ -31,8 +31,8 @@ const IMPLEMENTATION: u8 = (u16::MAX >> FUNCTION_BITS) as u8;
 /// What is decoded of a function whose size nobody knows: its first instruction, in bytes.
 const LONGEST_INSTRUCTION: u64 = 15;
 
-/// Adds the probes of the user's functions to a plan. Where the catalogue has the same function, the
-/// user knows better.
+/// Adds the probes of the user's functions to a plan, and says what is amiss. Where the catalogue has
+/// the same function, the user knows better.
 pub(in crate::target) fn add_to(
     plan: &mut Plan,
     image: &Image,
@@ -42,6 +42,31 @@ pub(in crate::target) fn add_to(
     if own.is_empty() {
         return;
     }
+    let search = search(plan, image, own, budget, |_| true);
+    search.tell_missing(image);
+    plan.notes.extend(own.notes());
+}
+
+/// Adds those that are in files that were mapped since.
+pub(in crate::target) fn add_later(
+    plan: &mut Plan,
+    image: &Image,
+    own: &OwnAllocators,
+    budget: &Budget,
+    is_new: impl Fn(FileId) -> bool,
+) {
+    if !own.is_empty() {
+        search(plan, image, own, budget, is_new);
+    }
+}
+
+fn search<'a, 'p>(
+    plan: &'p mut Plan,
+    image: &Image,
+    own: &'a OwnAllocators,
+    budget: &'a Budget,
+    is_new: impl Fn(FileId) -> bool,
+) -> Search<'a, 'p> {
     let wishes = own.functions.iter().map(|function| Wish {
         function,
         wanted: match &function.place {
@@ -51,11 +76,10 @@ pub(in crate::target) fn add_to(
         found: false,
     });
     let mut search = Search { plan, budget, wishes: wishes.collect(), taken: HashMap::new() };
-    for file in image.files() {
+    for file in image.files().filter(|file| is_new(file.id)) {
         search.look_into(file);
     }
-    search.tell_missing(image);
-    plan.notes.extend(own.notes());
+    search
 }
 
 /// A function that is looked for.
@@ -217,7 +241,7 @@ impl Search<'_, '_> {
     }
 
     /// Says of the functions that no file has so, and which names come close.
-    fn tell_missing(&mut self, image: &Image) {
+    fn tell_missing(self, image: &Image) {
         for wish in self.wishes.iter().filter(|wish| !wish.found) {
             let files: Vec<_> = image.files().filter(|file| wish.is_in(file)).collect();
             let object = wish.function.place.object().map(printable);

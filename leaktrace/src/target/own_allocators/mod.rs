@@ -10,7 +10,7 @@ mod tests;
 use leaktrace_ebpf::cookie::{FIXED_SIZES, Form, Kind, NO_ARGUMENT, Signature};
 use thiserror::Error;
 
-pub(super) use find::add_to;
+pub(super) use find::{add_later, add_to};
 
 /// How many functions a user can name.
 const MOST_FUNCTIONS: usize = 256;

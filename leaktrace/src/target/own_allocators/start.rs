@@ -94,8 +94,9 @@ fn is_called(elf: &Elf<'_>, address: u64) -> bool {
 
 /// Where the calls lead that the bytes may be.
 fn calls(code: &[u8], start: u64) -> impl Iterator<Item = u64> {
-    (start..).zip(code.windows(CALL)).filter_map(|(at, bytes)| match bytes {
+    (0..).zip(code.windows(CALL)).filter_map(move |(offset, bytes)| match bytes {
         [0xe8, distance @ ..] => {
+            let at = start.wrapping_add(offset);
             let distance = i32::from_le_bytes(distance.try_into().ok()?);
             Some(at.wrapping_add(CALL as u64).wrapping_add_signed(distance.into()))
         }

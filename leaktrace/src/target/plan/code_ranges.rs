@@ -12,11 +12,16 @@ use crate::target::maps::FileId;
 const GAP: u64 = 8 << 10;
 
 /// Which of a file's bytes are an allocator's own code: offsets, start (inclusive), end (exclusive). A
-/// library that is an allocator is that as a whole. A program, or a C library, has much else, whose calls
-/// are its own (`strdup`): there it is the code around the functions of the catalogue.
-pub(super) fn of(elf: &Elf<'_>, defined: &Defined, sorted_out: &SortedOut) -> Vec<(u64, u64)> {
-    // Both can be executed; other libraries have no entry.
-    if elf.entry() == 0 {
+/// library that is nothing but an allocator is that as a whole: such have it in their names. A program, a C
+/// library or a plugin has much else, whose calls are its own (`strdup`): there it is the code around the
+/// functions of the catalogue.
+pub(super) fn of(
+    elf: &Elf<'_>,
+    file_name: &str,
+    defined: &Defined,
+    sorted_out: &SortedOut,
+) -> Vec<(u64, u64)> {
+    if elf.entry() == 0 && file_name.contains("malloc") {
         return vec![(0, u64::MAX)];
     }
     let is_probed =
