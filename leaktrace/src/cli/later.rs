@@ -13,7 +13,7 @@ use super::traced::{Probes, Terms, Traced};
 use crate::collect::KernelMaps;
 use crate::model::{Addr, ProbeFailure, ProbeInfo, Slot};
 use crate::probe::{Attached, Kernel};
-use crate::target::entry_points::entry_points;
+use crate::target::entry_points::{ALL_FUNCTIONS, entry_points};
 use crate::target::maps::FileId;
 use crate::target::{Budget, Families, Image, MappingCallers, Plan, PlanOptions, Role};
 
@@ -114,7 +114,7 @@ impl Traced {
         self.families = Families::of(&self.planned.plan);
         self.callers = MappingCallers::find(&self.space.image, &self.planned.plan);
         let placed = self.add(maps, terms, &more).unwrap_or_else(|error| {
-            let (function, module) = ("all functions".to_owned(), more.allocators.join(", "));
+            let (function, module) = (ALL_FUNCTIONS.to_owned(), more.allocators.join(", "));
             let error = format!("they were loaded later, and could not be probed: {error:#}");
             Placed { probes: Vec::new(), failures: vec![ProbeFailure { function, module, error }] }
         });

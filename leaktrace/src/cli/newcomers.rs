@@ -10,6 +10,7 @@ use super::say::say;
 use super::session::Session;
 use crate::model::{Pid, ProbeFailure, printable};
 use crate::target::cgroup::Cgroup;
+use crate::target::entry_points::ALL_FUNCTIONS;
 use crate::target::find::{self, Processes};
 use crate::target::{Process, TargetError, process};
 
@@ -202,7 +203,7 @@ impl Session {
         if no_allocator && find::names_all_its_functions(pid) {
             self.notes.push(format!("left out, and allocates nothing: {why}"));
         } else {
-            let (function, module) = ("all functions".to_owned(), format!("process {pid}"));
+            let (function, module) = (ALL_FUNCTIONS.to_owned(), format!("process {pid}"));
             self.newcomers.failures.push(ProbeFailure { function, module, error: why });
         }
     }

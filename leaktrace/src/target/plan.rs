@@ -10,6 +10,7 @@ use super::allocators::{self, Entry};
 use super::budget::Budget;
 use super::debug_symbols;
 use super::elf::{Elf, ElfError, Function};
+use super::entry_points::ALL_FUNCTIONS;
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
 use super::loader::LoaderHook;
@@ -157,7 +158,7 @@ impl Plan {
 
     /// Adds the probes for those files of an address space that are new. Returns how many of these
     /// were looked into.
-    pub fn add_files(
+    fn add_files(
         &mut self,
         image: &Image,
         options: &PlanOptions,
@@ -172,7 +173,7 @@ impl Plan {
                 Ok(()) => {}
                 // An allocator may be among them.
                 Err(error @ ElfError::OverBudget) => self.failures.push(ProbeFailure {
-                    function: "all functions".to_owned(),
+                    function: ALL_FUNCTIONS.to_owned(),
                     module: file.path.clone(),
                     error: error.to_string(),
                 }),
@@ -183,7 +184,7 @@ impl Plan {
         }
         cap(&mut self.notes, |n| format!("{n} more files were not looked into"));
         cap(&mut self.failures, |n| ProbeFailure {
-            function: "all functions".to_owned(),
+            function: ALL_FUNCTIONS.to_owned(),
             module: format!("{n} more files"),
             error: "they were not looked into".to_owned(),
         });
@@ -212,7 +213,7 @@ impl Plan {
         };
         if unopened > 0 {
             self.failures.push(ProbeFailure {
-                function: "all functions".to_owned(),
+                function: ALL_FUNCTIONS.to_owned(),
                 module: format!("{unopened} mapped file{}", if unopened == 1 { "" } else { "s" }),
                 error: format!(
                     "they could not be opened: run as root, and raise the limit of open files \
