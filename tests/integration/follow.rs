@@ -1,9 +1,12 @@
 //! With `--follow`: are the children of a target traced from their first allocation, each for itself,
 //! and does nothing of it stay?
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -111,6 +114,25 @@ fn grandchildren_are_followed_when_their_parent_is_gone() {
     assert_eq!(children(&report), [2, 1, 0, 0]);
 }
 
+/// The kernel has two tasks that are alike exchange their perf events, and takes the breakpoints of one
+/// that ends out of the other then. The option holds events as before Linux 6.12.
+#[test]
+fn a_worker_keeps_its_probes_when_helpers_that_it_forked_end_on_another_cpu() {
+    for options in [&[][..], &["--perf-links"]] {
+        let mut target = start(&["helpers"]);
+        let mut trace = follow(&target, options);
+        target.work();
+        // Each report looks which children there are.
+        assert_eq!(children(&report_now(&trace)), [1, 1, 0, 0]);
+        target.work();
+        let report = trace.interrupt();
+        report.assert_complete();
+        let held = report.held_under("outlive_helpers");
+        assert_eq!(held, Held { bytes: 30_000, blocks: 30 }, "{options:?}");
+        assert_eq!(children(&report), [11, 1, 0, 0]);
+    }
+}
+
 #[test]
 fn any_thread_may_fork() {
     let mut target = start(&["thread"]);
@@ -122,13 +144,13 @@ fn any_thread_may_fork() {
     assert_eq!(children(&report), [1, 1, 0, 0]);
 }
 
-#[test]
-fn what_a_child_of_run_executes_is_traced_from_its_first_allocation() {
+/// A command under `run` whose children exec, and what the report says of it.
+fn execs_of_run(program: &Path, args: &[&OsStr]) -> Report {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("report.json");
     let mut run = Command::new(leaktrace());
     run.args(["run", "--follow", "-q", "--top", "1000", "-o"]).arg(&path);
-    run.arg("--").arg(program("fork_storm.c")).arg("exec");
+    run.arg("--").arg(program).arg("exec").args(args);
     // The command talks through what leaktrace was given.
     let mut target = Target::spawn(&mut run);
     target.work();
@@ -138,10 +160,32 @@ fn what_a_child_of_run_executes_is_traced_from_its_first_allocation() {
     let written = || fs::read_to_string(&path).is_ok_and(|text| text.trim_end().ends_with('}'));
     wait_until(DEADLINE, "a report", written);
     let report = Report::read(&path);
+    assert!(target.end().success());
+    report
+}
+
+#[test]
+fn what_a_child_of_run_executes_is_traced_from_its_first_allocation() {
+    let report = execs_of_run(&program("fork_storm.c"), &[]);
     report.assert_complete();
     assert_eq!(report.held_under("leaf_leaks"), Held { bytes: 49 * 40, blocks: 49 });
     assert_eq!(children(&report), [3, 3, 3, 0]);
-    assert!(target.end().success());
+}
+
+/// The kernel takes all events from a process that becomes another user by its exec.
+#[test]
+fn a_program_that_changes_its_user_is_traced_from_its_first_allocation_too() {
+    const NOBODY: u32 = 65534;
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let other = dir.path().join("other_user");
+    fs::copy(program("fork_storm.c"), &other).unwrap();
+    std::os::unix::fs::chown(&other, Some(NOBODY), None).unwrap();
+    fs::set_permissions(&other, Permissions::from_mode(0o4755)).unwrap();
+    let report = execs_of_run(&program("fork_storm.c"), &[other.as_os_str()]);
+    report.assert_complete();
+    assert_eq!(report.held_under("leaf_leaks"), Held { bytes: 49 * 40, blocks: 49 });
+    assert_eq!(children(&report), [3, 3, 3, 0]);
 }
 
 /// Each exec stops a child until its probes are in: whenever leaktrace is killed, it goes on.

@@ -1,9 +1,11 @@
 /* Forks children that allocate, in a way that its first argument says. They live until the program
  * ends, but for those of the storm. */
+#define _GNU_SOURCE
 #include "protocol.h"
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -119,11 +121,39 @@ static int storm(int rate, int seconds)
     return count;
 }
 
+static void on_cpu(pid_t task, int cpu)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    must(sched_setaffinity(task, sizeof set, &set) == 0, "two CPUs");
+}
+
+/* A process gives way to a task that it has just begun, on the same CPU, and that ends on another:
+ * the kernel may have had the two exchange their perf contexts, which they never do again. */
+static NOINLINE void outlive_helpers(int rounds)
+{
+    on_cpu(0, 0);
+    for (int i = 0; i < rounds; i++) {
+        pid_t helper = fork();
+        must(helper >= 0, "fork");
+        if (helper == 0) {
+            on_cpu(0, 1);
+            _exit(0);
+        }
+        must(waitpid(helper, 0, 0) == helper, "the helper");
+        worker_leaks(3);
+    }
+    keep(0);
+}
+
 static char leaf_in[16], leaf_out[16];
 
 /* A thread calls exec: the main one ends by that. */
 static void *exec_here(void *self)
 {
+    /* The main thread ends on another CPU, see outlive_helpers(). */
+    on_cpu(getpid(), 1);
     execl("/proc/self/exe", self, "leaf", "7", leaf_in, leaf_out, (char *)0);
     _exit(96);
 }
@@ -177,6 +207,19 @@ int main(int count, char **args)
         children = 2;
         await_told(1);
         wait(0);
+    } else if (!strcmp(what, "helpers")) {
+        if (fork() == 0) {
+            char byte;
+            must(read(gate[0], &byte, 1) == 1, "gate");
+            outlive_helpers(10);
+            tell();
+            wait_for_end();
+        }
+        say("done children=1");
+        await_line();
+        must(write(gate[1], "x", 1) == 1, "gate");
+        children = 11;
+        await_told(1);
     } else if (!strcmp(what, "thread")) {
         pthread_t thread;
         must(pthread_create(&thread, 0, fork_here, 0) == 0, "thread");
@@ -190,7 +233,9 @@ int main(int count, char **args)
         int other = fcntl(gate[1], F_SETFD, FD_CLOEXEC);
         must(other == 0, "fcntl");
         if (fork() == 0) {
-            execl("/proc/self/exe", args[0], "leaf", "30", in, out, (char *)0);
+            /* Another program, perhaps one that changes the user. */
+            const char *program = count > 2 ? args[2] : "/proc/self/exe";
+            execl(program, args[0], "leaf", "30", in, out, (char *)0);
             _exit(96);
         }
         if (vfork() == 0) {
@@ -201,6 +246,7 @@ int main(int count, char **args)
             snprintf(leaf_in, sizeof leaf_in, "%d", gate[0]);
             snprintf(leaf_out, sizeof leaf_out, "%d", told[1]);
             pthread_t thread;
+            on_cpu(0, 0);
             must(pthread_create(&thread, 0, exec_here, args[0]) == 0, "thread");
             pthread_join(thread, 0);
             _exit(96);

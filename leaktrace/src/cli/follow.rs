@@ -17,6 +17,7 @@ use crate::collect::children::Children;
 use crate::collect::messages::Exec;
 use crate::collect::unwind_tables::MappingsChunk;
 use crate::model::{ChildrenSeen, Pid, Slot};
+use crate::probe::followed::Anchors;
 use crate::probe::hold;
 use crate::target::{Process, TargetError, find, process};
 
@@ -37,6 +38,8 @@ pub struct Follow {
     pub(super) children: Children,
     /// The processes that were asked for and live.
     pub(super) roots: HashSet<Pid>,
+    /// Where the kernel would have those that are followed exchange their events.
+    anchors: Option<Anchors>,
     /// Slots of processes that have ended, whose blocks are still in the table.
     dead: HashSet<Slot>,
     /// Those whose blocks are gone, kept as lineages.
@@ -81,9 +84,10 @@ impl Follow {
     }
 
     /// Nobody is followed yet.
-    pub fn new(children: Children) -> Self {
+    pub fn new(children: Children, anchors: Option<Anchors>) -> Self {
         Self {
             children,
+            anchors,
             roots: HashSet::new(),
             dead: HashSet::new(),
             buried: HashSet::new(),
@@ -194,6 +198,7 @@ impl Session {
         match attached {
             Ok(mut traced) => {
                 (traced.is_root, traced.origin) = (is_root, Some(origin));
+                traced.was_forked = was_forked;
                 traced.known.from_first = is_held;
                 if was_forked {
                     traced.open_as_lineage(&mut self.maps)?;
@@ -336,6 +341,10 @@ impl Session {
     pub(super) fn bury(&mut self, now: bool) -> Result<()> {
         let Some(follow) = &mut self.follow else { return Ok(()) };
         let all = follow.children.all()?;
+        if let Some(anchors) = &mut follow.anchors {
+            let live = all.iter().filter(|(_, child)| child.state == CHILD_LIVES);
+            anchors.hold(&live.filter_map(|(_, child)| Pid::new(child.pid)).collect());
+        }
         let mut alive: HashSet<Slot> = HashSet::new();
         for (slot, child) in &all {
             let pid = Pid::new(child.pid);
@@ -363,8 +372,10 @@ impl Session {
             self.purge_dead()?;
         }
         let lineages: HashSet<Slot> = self.targets.iter().map(|target| target.slot).collect();
-        let forked =
-            all.iter().filter(|(slot, _)| alive.contains(slot) && !lineages.contains(slot));
+        let Some(follow) = &self.follow else { return Ok(()) };
+        // Blocks of those that ended may still have to be booked on the stacks of their lineage.
+        let has_blocks = |slot| alive.contains(slot) || follow.dead.contains(slot);
+        let forked = all.iter().filter(|(slot, _)| has_blocks(slot) && !lineages.contains(slot));
         let origins = forked.filter_map(|(_, child)| Some(Slot(u16::try_from(child.origin).ok()?)));
         self.end_lineages(&origins.collect())
     }
@@ -381,6 +392,9 @@ impl Session {
             }
         })?;
         self.maps.remove_blocks(&gone)?;
+        // A child that shares the memory of one that ended goes on uncounted, rather than as whoever
+        // is given the slot.
+        self.maps.unwatch_slots(&dead);
         for slot in dead {
             self.mappings.known.forget(slot);
             match self.targets.iter_mut().find(|target| target.slot == slot) {
@@ -404,8 +418,11 @@ impl Session {
         while let Some(index) = self.targets.iter().position(|target| {
             follow.buried.contains(&target.slot)
                 && !origins.contains(&target.slot)
-                && (target.places().is_empty()
-                    || !self.targets.iter().any(|other| other.origin == Some(target.slot)))
+                // One that was forked has blocks on its stacks, any other only its probes.
+                && !self.targets.iter().any(|other| {
+                    other.origin == Some(target.slot)
+                        && (other.was_forked || !target.places().is_empty())
+                })
         }) {
             let mut target = self.targets.remove(index);
             // Those that began in it go on with what it had inherited.
@@ -446,5 +463,5 @@ fn has_ended(pid: Pid, child: &Child) -> bool {
     if process::start_time(pid).is_none_or(|start| start > child.exited_ns / TICK_NS) {
         return true;
     }
-    process::has_ended(pid) && !process::main_thread_ended(pid)
+    process::all_threads_ended(pid)
 }

@@ -21,7 +21,8 @@ use crate::collect::unwind_tables::MappingsChunk;
 use crate::model::{Pid, Slot};
 use crate::probe::links::{Handler, LinkKind};
 use crate::probe::{Attached, Kernel};
-use crate::target::{Families, Image, MappingCallers, Plan, Process, TargetError, loader};
+use crate::target::heap::ForeignMemory;
+use crate::target::{Families, Image, MappingCallers, Plan, Process, TargetError, loader, patched};
 
 /// How often a new address space is looked at, until its allocator is mapped, before the trace
 /// goes on without it for now.
@@ -89,8 +90,9 @@ impl Traced {
         let image = Image::capture(process.pid)?;
         let mut plan = Plan::make(&image, &process.exe, &terms.plan)?;
         plan.renumber(depth);
+        let inherited = those_in_place(&image, inherited);
         let space = AddressSpace::in_chunk(image, unwinding, chunk);
-        Self::attach_planned(terms, process, plan, space, slot, inherited, maps, unwinding)
+        Self::attach_planned(terms, process, plan, space, slot, &inherited, maps, unwinding)
     }
 
     #[expect(clippy::too_many_arguments, reason = "see above")]
@@ -122,6 +124,7 @@ impl Traced {
             ended: false,
             is_root: true,
             origin: None,
+            was_forked: false,
             awaits_probes: false,
             callers,
             allocator_code: Vec::new(),
@@ -194,6 +197,20 @@ impl Traced {
 /// What is kept of a target that is traced in windows; nothing without a budget.
 fn windowed(image: &Image, plan: &Plan, pid: Pid, terms: &Terms) -> Option<Windowed> {
     terms.budget.map(|_| Windowed::new(HeapLook::new(pid, image, plan)))
+}
+
+/// Those of the inherited probes that came with the process: an exec that changes the user or cannot be
+/// looked at sheds them, and a child that was forked earlier never had those of libraries loaded later.
+fn those_in_place(image: &Image, inherited: &HashSet<Place>) -> HashSet<Place> {
+    let Ok(memory) = ForeignMemory::open(image.pid) else { return inherited.clone() };
+    let is_missing = |(file, offset, _): &Place| {
+        patched::is_patched(image, &memory, *file, *offset) == Some(false)
+    };
+    let missing = inherited.iter().filter(|place| is_missing(place)).count();
+    if missing > 0 {
+        log::info!("process {} has lost {missing} of the probes before it", image.pid);
+    }
+    inherited.iter().filter(|place| !is_missing(place)).copied().collect()
 }
 
 /// Puts the probes of a plan in, but for those that the process has inherited.

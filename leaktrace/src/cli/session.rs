@@ -119,6 +119,7 @@ impl Session {
         if follow {
             maps.count_all_slots();
         }
+        let anchors = kernel.anchors();
         if args.verbose >= 2 {
             kernel_log::forward(kernel.ebpf());
         }
@@ -156,7 +157,7 @@ impl Session {
             notes,
             last_scan: assemble::LastScan::default(),
             next_slot: 0,
-            follow: children.map(Follow::new),
+            follow: children.map(|children| Follow::new(children, anchors)),
             hold: false,
             ending: false,
             last_progress: (Instant::now(), 0),
@@ -256,12 +257,13 @@ impl Session {
     pub fn begin(&mut self) -> Result<()> {
         self.counters_before = self.maps.counters()?;
         self.hits_before = self.maps.hits()?;
-        for target in self.targets.iter_mut().filter(|target| !target.ended) {
-            target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
-        }
+        // One that calls exec is told by that from now on; before, nothing of it counts.
         let roots = self.targets.iter().filter(|target| !target.ended && target.is_root);
         for (pid, slot) in roots.map(|t| (t.process.pid, t.slot)).collect::<Vec<_>>() {
             self.follow_root(pid, slot)?;
+        }
+        for target in self.targets.iter_mut().filter(|target| !target.ended) {
+            target.open(&mut self.maps, &mut self.unwinding, &self.terms)?;
         }
         (0..self.targets.len()).for_each(|index| self.open_mappings(index));
         self.started = Instant::now();
@@ -328,6 +330,10 @@ impl Session {
         let detaching = std::thread::Builder::new()
             .spawn(move || probes.into_iter().map(crate::probe::Attached::detach).max());
         self.messages()?;
+        if self.follow.is_some() {
+            // A fork that was under way at the first time may have added a child since.
+            self.maps.unwatch_all();
+        }
         self.release_held();
         self.bury(true)?;
         let counted = self.counted()?;

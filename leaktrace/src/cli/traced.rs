@@ -42,6 +42,8 @@ pub struct Traced {
     pub is_root: bool,
     /// The lineage that its exec was called in, see [`super::follow`].
     pub origin: Option<Slot>,
+    /// It began as a copy of a process of that lineage, and has blocks on its stacks.
+    pub was_forked: bool,
     /// It has called exec and its new address space has no probes yet.
     pub awaits_probes: bool,
     /// Who maps memory in it.

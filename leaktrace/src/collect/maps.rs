@@ -1,5 +1,6 @@
 //! The kernel half's maps, typed.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -211,6 +212,18 @@ impl KernelMaps {
     pub fn unwatch_if_in(&mut self, pid: Pid, slot: Slot) {
         if self.watched.get(&pid.get(), 0).is_ok_and(|it| it.0.slot == u32::from(slot.0)) {
             self.unwatch(pid);
+        }
+    }
+
+    /// The same for all that are watched as processes in these slots.
+    pub fn unwatch_slots(&mut self, slots: &HashSet<Slot>) {
+        let entries = self.watched.iter().filter_map(Result::ok);
+        let of_slots = entries.filter(|(_, watched)| {
+            u16::try_from(watched.0.slot).is_ok_and(|slot| slots.contains(&Slot(slot)))
+        });
+        for pid in of_slots.map(|(pid, _)| pid).collect::<Vec<_>>() {
+            // As above.
+            let _ = self.watched.remove(&pid);
         }
     }
 

@@ -176,12 +176,14 @@ pub(super) fn link(
 /// Whose tracepoint hits an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// Of this thread; with `inherits`, and of all that it begins and forks from then on.
-    Thread {
+    /// Of this thread.
+    Thread(u32),
+    /// Of this thread, and of all that it begins and forks from then on.
+    Family {
         /// Its id.
-        id: u32,
-        /// See above.
-        inherits: bool,
+        thread: u32,
+        /// None of them ever exchanges its events with another (Linux 6.12).
+        stay: bool,
     },
     /// Of any, on CPU 0: the programs of a tracepoint run on every CPU.
     AnyOnCpu0,
@@ -205,18 +207,35 @@ const _: () = assert!(size_of::<EventAttr>() == 112);
 /// Opens a disabled perf event on a tracepoint, by its number.
 pub(super) fn open_event(tracepoint: u64, whose: Whose) -> io::Result<OwnedFd> {
     const PERF_TYPE_TRACEPOINT: u32 = 2;
+    open(PERF_TYPE_TRACEPOINT, tracepoint, whose)
+}
+
+/// Opens a perf event that never happens.
+pub(super) fn open_dummy(whose: Whose) -> io::Result<OwnedFd> {
+    const PERF_TYPE_SOFTWARE: u32 = 1;
+    const PERF_COUNT_SW_DUMMY: u64 = 9;
+    open(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY, whose)
+}
+
+fn open(kind: u32, config: u64, whose: Whose) -> io::Result<OwnedFd> {
     const DISABLED: u64 = 1;
     const INHERIT: u64 = 2;
+    const PERF_SAMPLE_TID: u64 = 1 << 1;
+    const PERF_SAMPLE_READ: u64 = 1 << 4;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    let (pid, cpu, inherits) = match whose {
-        Whose::Thread { id, inherits } => (id.cast_signed(), -1, inherits),
-        Whose::AnyOnCpu0 => (-1, 0, false),
+    let (pid, cpu, inherits, stay) = match whose {
+        Whose::Thread(id) => (id.cast_signed(), -1, 0, false),
+        Whose::Family { thread, stay } => (thread.cast_signed(), -1, INHERIT, stay),
+        Whose::AnyOnCpu0 => (-1, 0, 0, false),
     };
     let attributes = EventAttr {
-        kind: PERF_TYPE_TRACEPOINT,
+        kind,
         size: size_of::<EventAttr>() as u32,
-        config: tracepoint,
-        flags: DISABLED | if inherits { INHERIT } else { 0 },
+        config,
+        // No sample is ever taken. But a task that has inherited an event whose samples tell of its own
+        // count does not exchange its events with another task (`nr_no_switch_fast`).
+        sample_type: if stay { PERF_SAMPLE_TID | PERF_SAMPLE_READ } else { 0 },
+        flags: DISABLED | inherits,
         ..EventAttr::default()
     };
     // SAFETY: the attributes are as long as they say, and outlive the call.

@@ -26,7 +26,8 @@ const MOST_POINTS: usize = 64;
 #[derive(Clone, Copy)]
 struct Request {
     /// 0: close `fd`; 1: place probes of the program `fd`; 2: end; 3: open the event of thread `pid` on
-    /// the tracepoint at the first of `offsets`, which `session` says is inherited.
+    /// the tracepoint at the first of `offsets`; `session` is 0 if it is for that thread alone, 1 for
+    /// its family, 2 if those are to keep their events.
     command: u32,
     fd: RawFd,
     session: u32,
@@ -71,9 +72,13 @@ impl Kept {
 }
 
 /// Opens the event of a thread, see [`bpf_call::open_event`].
-pub(super) fn open_event(tracepoint: u64, thread: u32, inherits: bool) -> io::Result<Kept> {
-    let mut request =
-        Request { command: 3, pid: thread, session: u32::from(inherits), count: 1, ..CLOSE };
+pub(super) fn open_event(tracepoint: u64, whose: Whose) -> io::Result<Kept> {
+    let (pid, session) = match whose {
+        Whose::Thread(thread) => (thread, 0),
+        Whose::Family { thread, stay } => (thread, 1 + u32::from(stay)),
+        Whose::AnyOnCpu0 => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    };
+    let mut request = Request { command: 3, pid, session, count: 1, ..CLOSE };
     request.offsets.iter_mut().take(1).for_each(|first| *first = tracepoint);
     match ask(&request) {
         Some(answer) if answer >= 0 => {
@@ -83,7 +88,7 @@ pub(super) fn open_event(tracepoint: u64, thread: u32, inherits: bool) -> io::Re
         }
         Some(error) => Err(io::Error::from_raw_os_error(-error as i32)),
         None => {
-            let event = bpf_call::open_event(tracepoint, Whose::Thread { id: thread, inherits })?;
+            let event = bpf_call::open_event(tracepoint, whose)?;
             Ok(Kept(Some(event)))
         }
     }
@@ -238,7 +243,11 @@ fn serve(request: &Request) -> i64 {
         return 0;
     }
     if request.command == 3 {
-        let whose = Whose::Thread { id: request.pid, inherits: request.session != 0 };
+        let thread = request.pid;
+        let whose = match request.session {
+            0 => Whose::Thread(thread),
+            kind => Whose::Family { thread, stay: kind == 2 },
+        };
         let tracepoint = request.offsets.first().copied().unwrap_or(0);
         return match bpf_call::open_event(tracepoint, whose) {
             Ok(event) => i64::from(event.into_raw_fd()),

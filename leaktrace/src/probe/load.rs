@@ -17,8 +17,7 @@ use leaktrace_ebpf::records::Terms;
 use leaktrace_ebpf::sampling::Sampling;
 use leaktrace_ebpf::{blocks, stacks};
 
-use super::followed::{self, At};
-use super::janitor::Definitions;
+use super::followed::{self, Anchors, At, Following};
 use super::limits;
 use super::links::{Choice, Handler, Link, LinkKind, MultiPrograms, Point};
 use super::mappings::MappingPrograms;
@@ -93,7 +92,7 @@ pub struct Kernel {
     multi: Option<MultiPrograms>,
     links: Choice,
     /// Where children are followed.
-    followed: Option<Arc<Definitions>>,
+    followed: Option<Arc<Following>>,
     /// Tells of forks.
     on_fork: Option<OnTracepoint>,
 }
@@ -145,7 +144,8 @@ impl Kernel {
             .map_max_entries("STACKS", places)
             .load(OBJECT)
             .context("the kernel refuses the BPF object's maps (`leaktrace doctor` tells more)")?;
-        let followed = settings.follow.then(Definitions::open).transpose()?.map(Arc::new);
+        let follow = || Following::open(settings.perf_links);
+        let followed = settings.follow.then(follow).transpose()?.map(Arc::new);
         let (multi, why) = match multi_programs(settings, &ebpf) {
             Ok(multi) => {
                 (Some(multi), "tried on a process of leaktrace's own: all its threads are seen")
@@ -209,8 +209,7 @@ impl Kernel {
         point: Point,
         pid: Pid,
     ) -> Result<Vec<Link>> {
-        let Some(definitions) = self.followed.clone().filter(|_| handler != Handler::HoldHere)
-        else {
+        let Some(following) = self.followed.clone().filter(|_| handler != Handler::HoldHere) else {
             let placed = self.place_by_perf(handler, path, point, pid)?;
             return Ok(placed.into_iter().map(Link::Perf).collect());
         };
@@ -219,7 +218,7 @@ impl Kernel {
             let program = uprobe(&mut self.ebpf, name)?;
             let at = if name.ends_with("_return") { At::Return } else { At::Entry };
             let program = program.fd()?.as_fd();
-            let placed = followed::place(&definitions, program, at, path, point, pid)?;
+            let placed = followed::place(&following, program, at, path, point, pid)?;
             links.push(Link::Followed(placed));
         }
         Ok(links)
@@ -256,10 +255,10 @@ impl Kernel {
     pub fn watch_processes(&mut self) -> Result<()> {
         let mut wanted =
             vec![("process_exec", "sched_process_exec"), ("signal_deliver", "signal_deliver")];
-        if let Some(definitions) = &self.followed {
+        if let Some(following) = &self.followed {
             wanted.push(("task_exit", "sched_process_exit"));
             let (program, tracepoint) = ("new_task", "task/task_newtask");
-            let tracefs = definitions.tracefs();
+            let tracefs = following.definitions.tracefs();
             let on_fork = tracepoints::attach(&mut self.ebpf, tracefs, program, tracepoint)?;
             self.on_fork = Some(on_fork);
         }
@@ -275,6 +274,11 @@ impl Kernel {
                 .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
         }
         Ok(())
+    }
+
+    /// What keeps the events of those apart that are followed; `None` where the kernel does.
+    pub fn anchors(&self) -> Option<Anchors> {
+        self.followed.as_ref()?.anchors()
     }
 
     /// Attaches what watches the mappings of all processes.

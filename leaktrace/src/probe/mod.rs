@@ -5,7 +5,7 @@
 pub mod attach;
 mod bpf_call;
 pub mod features;
-mod followed;
+pub mod followed;
 pub mod guard;
 pub mod hold;
 pub mod janitor;

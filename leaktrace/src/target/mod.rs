@@ -23,6 +23,7 @@ pub mod maps;
 pub mod mini_debug_info;
 pub mod object_file;
 pub mod own_allocators;
+pub mod patched;
 pub mod plan;
 pub mod process;
 pub mod regular_file;

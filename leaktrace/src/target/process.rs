@@ -41,7 +41,7 @@ impl Process {
         };
         let comm = printable(&stat.comm);
         if is_final(stat.state) {
-            return Err(if another_thread_lives(pid) {
+            return Err(if stat.threads > 1 {
                 TargetError::MainThreadEnded { pid, comm }
             } else {
                 TargetError::Zombie { pid, comm }
@@ -78,16 +78,18 @@ impl Process {
 
     /// Whether the process with this id still is this one.
     pub fn lives(&self) -> bool {
-        read_proc(self.pid, "stat", "read the state")
-            .ok()
-            .and_then(|stat| Stat::parse(&stat))
-            .is_some_and(|s| s.start_time == self.start_time && !is_final(s.state))
+        stat(self.pid).is_some_and(|s| s.start_time == self.start_time && !is_final(s.state))
     }
+}
+
+/// `None` when it is gone.
+fn stat(pid: Pid) -> Option<Stat> {
+    Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)
 }
 
 /// When a process started, in clock ticks since boot; `None` when it is gone.
 pub fn start_time(pid: Pid) -> Option<u64> {
-    Some(Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?.start_time)
+    Some(stat(pid)?.start_time)
 }
 
 /// Whether a process has ended: it is gone, or only its parent has to take note.
@@ -97,26 +99,25 @@ pub fn has_ended(pid: Pid) -> bool {
 
 /// The letter of a process's state in `/proc/PID/stat`; `None` when it is gone.
 pub fn state(pid: Pid) -> Option<char> {
-    Some(Stat::parse(&read_proc(pid, "stat", "read the state").ok()?)?.state)
+    Some(stat(pid)?.state)
+}
+
+/// Whether every thread of a process has ended, or it is gone.
+///
+/// A thread that calls exec takes the place of the main one, which has ended by then: what was found
+/// at that very moment is the old one's end. So it is looked at twice.
+pub fn all_threads_ended(pid: Pid) -> bool {
+    let ended = || stat(pid).is_none_or(|stat| is_final(stat.state) && stat.threads <= 1);
+    ended() && ended()
 }
 
 /// Whether a process's main thread has ended while another thread of it lives.
 pub fn main_thread_ended(pid: Pid) -> bool {
-    state(pid).is_some_and(is_final) && another_thread_lives(pid)
+    stat(pid).is_some_and(|stat| is_final(stat.state) && stat.threads > 1)
 }
 
 fn is_final(state: char) -> bool {
     matches!(state, 'Z' | 'X' | 'x')
-}
-
-/// Whether a thread other than the main one lives.
-fn another_thread_lives(pid: Pid) -> bool {
-    threads(pid).filter(|thread| *thread != pid.get()).any(|thread| {
-        read_proc(pid, &format!("task/{thread}/stat"), "read the threads")
-            .ok()
-            .and_then(|stat| Stat::parse(&stat))
-            .is_some_and(|stat| !is_final(stat.state))
-    })
 }
 
 /// Filters are a thread's, unless it asks for all to have them.
@@ -185,6 +186,8 @@ struct Stat {
     comm: String,
     state: char,
     flags: u64,
+    /// Those that have not ended, and the main one whether or not it has.
+    threads: u64,
     start_time: u64,
 }
 
@@ -200,6 +203,7 @@ impl Stat {
             comm: comm.to_owned(),
             state: fields.first()?.chars().next()?,
             flags: number(9)?,
+            threads: number(20)?,
             start_time: number(22)?,
         })
     }
@@ -233,6 +237,7 @@ mod tests {
         let stat = Stat::parse(&format!("42 (a) b) {tail}")).unwrap();
         assert_eq!(stat.comm, "a) b");
         assert_eq!((stat.state, stat.flags, stat.start_time), ('S', 4_194_304, 4711));
+        assert_eq!(stat.threads, 17);
         assert_eq!(Stat::parse("42 (cut off"), None);
     }
 
@@ -295,8 +300,11 @@ mod tests {
             let error = Process::open(pid).unwrap_err();
             assert!(matches!(error, TargetError::MainThreadEnded { .. }), "{error}");
             assert!(main_thread_ended(pid));
+            assert!(!all_threads_ended(pid));
         });
-        assert!(!main_thread_ended(Pid::new(std::process::id()).unwrap()));
+        let own = Pid::new(std::process::id()).unwrap();
+        assert!(!main_thread_ended(own) && !all_threads_ended(own));
+        assert!(all_threads_ended(Pid::new(i32::MAX as u32).unwrap()));
     }
 
     #[test]
