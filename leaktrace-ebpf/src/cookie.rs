@@ -54,8 +54,8 @@ pub struct Signature {
     pub out: u8,
     /// Which frees its blocks go together with.
     pub form: Form,
-    /// Whatever is allocated inside a call is part of it, whoever calls: a project's own allocator,
-    /// whose code is not apart from the rest.
+    /// Whatever is allocated inside a call that allocates is part of it, and whatever is freed inside
+    /// one that frees, whoever calls: a project's own allocator, whose code is not apart from the rest.
     pub encloses: bool,
     /// Where no argument says the size: the index of the fixed sizes that the object was loaded
     /// with, below [`FIXED_SIZES`]; 0 for none.

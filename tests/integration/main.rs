@@ -38,6 +38,7 @@ mod processes;
 mod programs;
 mod readme;
 mod real_programs;
+mod replaced_operators;
 mod report;
 mod run;
 mod sampling;

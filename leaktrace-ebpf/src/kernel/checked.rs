@@ -17,6 +17,7 @@ use leaktrace_ebpf::{
 };
 
 use crate::kernel::{
+    free::{entered, is_part_of_free, note_outer_free},
     globals,
     hits::{hit, is_allocator_code, is_nested, leave_earlier_window, open_target, since},
     maps::{FREED, THREADS, WRONG_FREES},
@@ -40,10 +41,6 @@ pub(crate) struct Checks {
     operator_code: u64,
     /// 1: what it is there for is done, or has failed.
     operator_is_done: u64,
-    /// The free that was entered last, not from inside another.
-    free: Entered,
-    /// Its cookie.
-    free_cookie: u64,
     /// What it freed, if that may still turn out right; or 0.
     doubted: u64,
     /// That block.
@@ -110,11 +107,6 @@ fn notes_operator(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     checks.operator_pointer = pointer;
     checks.operator_is_done = 0;
     0
-}
-
-#[inline(always)]
-fn entered(regs: &pt_regs) -> Entered {
-    Entered { sp: arch::stack_pointer(regs), return_address: arch::return_address(regs) }
 }
 
 #[inline(always)]
@@ -192,7 +184,7 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     };
     leave_earlier_window(thread, target);
     let call = entered(regs);
-    let is_inner = is_part_of_free(&thread.checks, target, cookie, &call)
+    let is_inner = is_part_of_free(thread, target, cookie, &call)
         || (thread.open.depth() != 0
             && (is_jump(thread, call.sp) || is_nested(ctx, thread, target, cookie, call.sp)));
     if is_inner {
@@ -203,8 +195,7 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
         return 0;
     }
     let (family, by) = freeing(&mut thread.checks, cookie, &call, pointer);
-    thread.checks.free = call;
-    thread.checks.free_cookie = cookie.0;
+    note_outer_free(thread, cookie, call);
     thread.checks.doubted = 0;
     // The walk takes long, and comes first: of two threads that free one block, one is to find
     // what the other has left.
@@ -364,21 +355,6 @@ fn handed_on(checks: &mut Checks, cookie: Cookie, pointer: u64) {
     checks.doubted = 0;
     let (wrong, bytes) = (checks.doubt, checks.doubted_block.size());
     note(&wrong, 1u64.wrapping_neg(), bytes.wrapping_neg());
-}
-
-/// Whether a free is part of the one entered before.
-#[inline(always)]
-fn is_part_of_free(checks: &Checks, target: &Target, cookie: Cookie, call: &Entered) -> bool {
-    let free = checks.free;
-    let outer = Cookie(checks.free_cookie);
-    if free.jumped_to(call) {
-        return outer.function_and_slot() != cookie.function_and_slot();
-    }
-    // The code of the user's own allocators is not apart from the rest.
-    let is_own = outer.form() == Form::Own as u8;
-    free.may_have_called(call, u64::MAX)
-        && arch::stands(&free)
-        && (is_own || is_allocator_code(target, call.return_address))
 }
 
 /// Notes a call that is part of another; its return is to be seen, since the address that it

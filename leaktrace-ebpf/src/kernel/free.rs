@@ -3,11 +3,12 @@
 //! A free is booked before it happens: afterwards another thread could already have been given the
 //! block.
 
-use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use leaktrace_ebpf::{
     cookie::Cookie,
+    family::Entered,
     ledger,
-    records::{Counter, block_key},
+    records::{Counter, Target, block_key},
 };
 
 use crate::kernel::{
@@ -15,6 +16,7 @@ use crate::kernel::{
     maps::THREADS,
     registers::arch,
     store::{Maps, count},
+    thread::Thread,
 };
 
 /// Runs where a free begins.
@@ -42,10 +44,13 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     // third as long as all the rest, and only a free of another block may be part of one.
     let key = block_key(cookie.slot(), pointer);
     if ledger::freed_if_known(&mut Maps::new(), key, since(target)) {
-        if target.frees_nest != 0
+        if (target.frees_nest != 0 || cookie.encloses())
             && let Some(thread) = THREADS.get_or_create()
         {
             thread.last_freed = pointer;
+            if cookie.encloses() {
+                note_outer_free(thread, cookie, entered(regs));
+            }
         }
         return 0;
     }
@@ -56,6 +61,14 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
             thread.last_freed = 0;
             count(Counter::NestedCalls, 1);
             return 0;
+        }
+        // Here alone it matters: what is freed inside another free is known only if that is not.
+        if is_part_of_free(thread, target, cookie, &entered(regs)) {
+            count(Counter::NestedCalls, 1);
+            return 0;
+        }
+        if cookie.encloses() {
+            note_outer_free(thread, cookie, entered(regs));
         }
         let sp = arch::stack_pointer(regs);
         if thread.open.depth() != 0 {
@@ -76,4 +89,35 @@ fn frees(ctx: &ProbeContext, cookie: Cookie) -> u32 {
     }
     ledger::unknown_freed(&mut Maps::new());
     0
+}
+
+/// Where a call was entered, and where it returns to.
+#[inline(always)]
+pub(crate) fn entered(regs: &pt_regs) -> Entered {
+    Entered { sp: arch::stack_pointer(regs), return_address: arch::return_address(regs) }
+}
+
+/// Remembers a free that others may be part of.
+#[inline(always)]
+pub(crate) fn note_outer_free(thread: &mut Thread, cookie: Cookie, call: Entered) {
+    thread.outer_free = call;
+    thread.outer_free_cookie = cookie.0;
+}
+
+/// Whether a free is part of the one that was remembered.
+#[inline(always)]
+pub(crate) fn is_part_of_free(
+    thread: &Thread,
+    target: &Target,
+    cookie: Cookie,
+    call: &Entered,
+) -> bool {
+    let free = thread.outer_free;
+    let outer = Cookie(thread.outer_free_cookie);
+    if free.jumped_to(call) {
+        return outer.function_and_slot() != cookie.function_and_slot();
+    }
+    free.may_have_called(call, u64::MAX)
+        && arch::stands(&free)
+        && (outer.encloses() || is_allocator_code(target, call.return_address))
 }

@@ -3,7 +3,7 @@
 //! Handlers can be preempted, so scratch space that is one per CPU would be shared by two
 //! handlers; a thread's own is not.
 
-use leaktrace_ebpf::{calls::OpenCalls, records::StackRecord};
+use leaktrace_ebpf::{calls::OpenCalls, family::Entered, records::StackRecord};
 
 use crate::kernel::checked::Checks;
 use crate::kernel::unwind::{Walk, trail::Trail, window::Window};
@@ -18,6 +18,10 @@ pub(crate) struct Thread {
     pub(crate) of_window: u32,
     /// The block that it freed last, in a target whose frees nest; 0 for none.
     pub(crate) last_freed: u64,
+    /// The free entered last, not from inside another, that others may be part of.
+    pub(crate) outer_free: Entered,
+    /// Its cookie.
+    pub(crate) outer_free_cookie: u64,
     /// When the time was last read, in ticks of the kernel's clock; and the time, as blocks tell it.
     pub(crate) tick: u64,
     /// See `tick`.

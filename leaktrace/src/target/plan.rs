@@ -374,7 +374,10 @@ impl Plan {
             }
         };
         let implementation = implementation.min(MOST_IMPLEMENTATIONS - 2);
-        let signature = entry.signature.form(chosen.form).throws(entry.throws);
+        let signature = Signature {
+            encloses: chosen.encloses,
+            ..entry.signature.form(chosen.form).throws(entry.throws)
+        };
         self.add_sites(file, &shown, signature, Number { function, implementation }, sites);
         true
     }

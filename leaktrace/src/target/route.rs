@@ -7,8 +7,13 @@ use super::decode::{self, Machine, Transfer};
 use super::elf::{Elf, ElfError, Function};
 use super::sites::LONGEST_FUNCTION;
 
-/// How many functions lie at most between Rust's global allocator and what it is made of.
+/// How many functions lie at most between an operator, or Rust's global allocator, and what it is made
+/// of.
 const DEEPEST: usize = 3;
+/// So many ways out of each of these are followed.
+const MOST_WAYS: usize = 16;
+/// So much of the code of each is looked at, in bytes.
+const HELPER: u64 = 512;
 
 /// The ways out of a function that lead to another function of the catalogue.
 pub(super) struct Route {
@@ -37,7 +42,7 @@ impl Route {
     ) -> Option<&'static Entry> {
         let code = code_of(elf, function)?;
         if entry.family == Family::Rust {
-            return self.behind_rust(elf, &code, function.address, DEEPEST);
+            return self.behind_rust(elf, &code, function.address, entry.frees(), DEEPEST);
         }
         if let Some(target) = decode::stub_target(Machine::HOST, &code, function.address)
             .and_then(|jump| self.entry_at(elf, jump))
@@ -63,25 +68,55 @@ impl Route {
         transfers.into_iter().any(frees)
     }
 
-    /// What Rust's global allocator leads to: any function of another allocator.
+    /// Whether a function may call another of the catalogue that does the same for it: itself, or
+    /// through a few functions of its own.
+    pub(super) fn may_call_another(&self, elf: &Elf<'_>, entry: &Entry, at: &Function) -> bool {
+        let Some(code) = code_of(elf, at) else { return false };
+        self.leads_on(elf, &code, at.address, entry.frees(), DEEPEST)
+    }
+
+    fn leads_on(
+        &self,
+        elf: &Elf<'_>,
+        code: &[u8],
+        address: u64,
+        frees: bool,
+        depth: usize,
+    ) -> bool {
+        let transfers = decode::transfers(Machine::HOST, code, address);
+        let is_alike = |to: &Transfer| self.entry_at(elf, *to).is_some_and(|e| e.frees() == frees);
+        transfers.iter().any(is_alike)
+            || depth > 0
+                && transfers.into_iter().take(MOST_WAYS).any(|to| {
+                    let Transfer::Direct(to) = to else { return false };
+                    let code = elf.code(to, HELPER).unwrap_or_default();
+                    self.leads_on(elf, &code, to, frees, depth - 1)
+                })
+    }
+
+    /// What each way through Rust's global allocator leads to: another allocator's functions.
     fn behind_rust(
         &self,
         elf: &Elf<'_>,
         code: &[u8],
         address: u64,
+        frees: bool,
         depth: usize,
     ) -> Option<&'static Entry> {
         let transfers = decode::transfers(Machine::HOST, code, address);
-        let is_other = |entry: &&'static Entry| entry.family != Family::Rust;
-        let found = transfers.iter().find_map(|&to| self.entry_at(elf, to).filter(is_other));
-        if found.is_some() || depth == 0 {
-            return found;
-        }
-        transfers.into_iter().take(16).find_map(|transfer| {
-            let Transfer::Direct(to) = transfer else { return None };
-            let code = elf.code(to, 256).ok()?;
-            self.behind_rust(elf, &code, to, depth - 1)
-        })
+        let is_alike =
+            |entry: &&'static Entry| entry.family != Family::Rust && entry.frees() == frees;
+        let known = |&to: &Transfer| {
+            let found = self.entry_at(elf, to).filter(is_alike);
+            let (None, Transfer::Direct(to), true) = (found, to, depth > 0) else { return found };
+            let code = elf.code(to, HELPER).ok()?;
+            self.behind_rust(elf, &code, to, frees, depth - 1)
+        };
+        let known: HashMap<Transfer, &'static Entry> =
+            transfers.iter().take(MOST_WAYS).filter_map(|to| Some((*to, known(to)?))).collect();
+        decode::forwards(Machine::HOST, code, address, |to| known.contains_key(&to))
+            .then(|| transfers.iter().find_map(|to| known.get(to).copied()))
+            .flatten()
     }
 
     fn entry_at(&self, elf: &Elf<'_>, transfer: Transfer) -> Option<&'static Entry> {

@@ -39,6 +39,13 @@ pub enum Family {
     Rust,
 }
 
+impl Family {
+    /// Whether its functions are commonly made of another allocator's.
+    pub fn is_made_of_others(self) -> bool {
+        matches!(self, Self::Cxx | Self::Rust)
+    }
+}
+
 /// An allocation function.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {

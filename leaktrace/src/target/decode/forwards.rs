@@ -43,6 +43,7 @@ pub fn stub_target(machine: Machine, code: &[u8], address: u64) -> Option<Transf
 
 fn all_ways_lead(code: &[u8], address: u64, is_known: impl Fn(Transfer) -> bool) -> bool {
     let mut factory = InstructionInfoFactory::new();
+    let has_frame_pointer = x86_64::sets_up_frame_pointer(code, address);
     // Where a way goes on, and whether it has called something.
     let mut ways = vec![(address, false)];
     let mut seen = HashSet::new();
@@ -59,7 +60,8 @@ fn all_ways_lead(code: &[u8], address: u64, is_known: impl Fn(Transfer) -> bool)
                 ended = true;
                 break;
             }
-            if instruction.is_invalid() || x86_64::stores(&mut factory, &instruction) {
+            let works = x86_64::stores(&mut factory, &instruction, has_frame_pointer);
+            if instruction.is_invalid() || works {
                 return false;
             }
             let transfer = x86_64::transfer(&instruction);
@@ -144,6 +146,30 @@ mod tests {
         // test rdi, rdi; je +5; jmp 0x2000; call elsewhere; ret
         let code = [0x48, 0x85, 0xff, 0x74, 5, 0xe9, 0xf6, 0x0f, 0, 0, 0xe8, 0, 1, 0, 0, 0xc3];
         check(&code, false);
+    }
+
+    #[test]
+    fn a_function_that_counts_its_calls_does_work_and_one_that_keeps_its_arguments_does_not() {
+        // add qword [rip], 1; jmp 0x2000
+        check(&[0x48, 0x83, 0x05, 0, 0, 0, 0, 1, 0xe9, 0xf3, 0x0f, 0, 0], false);
+        // push rbp; mov rbp, rsp; mov [rbp-8], rdi; call 0x2000
+        let kept = [0x55, 0x48, 0x89, 0xe5, 0x48, 0x89, 0x7d, 0xf8, 0xe8, 0xf3, 0x0f, 0, 0];
+        check(&kept, true);
+        // The same, but rbp is the caller's.
+        check(&[0x90, 0x90, 0x90, 0x90, 0x48, 0x89, 0x7d, 0xf8, 0xe8, 0xf3, 0x0f, 0, 0], false);
+    }
+
+    #[test]
+    fn a_list_of_free_blocks_in_thread_local_storage_is_work_and_an_error_code_is_not() {
+        // test rdi, rdi; je +5; jmp 0x2000; mov fs:[rax], rdx; ret
+        let mut code = vec![0x48, 0x85, 0xff, 0x74, 5, 0xe9, 0xf6, 0x0f, 0, 0];
+        let before = code.len();
+        code.extend([0x64, 0x48, 0x89, 0x10, 0xc3]);
+        check(&code, false);
+        // ...; mov dword fs:[rax], 12; ret
+        code.truncate(before);
+        code.extend([0x64, 0xc7, 0x00, 12, 0, 0, 0, 0xc3]);
+        check(&code, true);
     }
 
     #[test]

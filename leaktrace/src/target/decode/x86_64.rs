@@ -3,7 +3,7 @@
 
 use iced_x86::{
     Code, ConditionCode, Decoder, DecoderOptions, FlowControl, Formatter, Instruction,
-    InstructionInfo, InstructionInfoFactory, IntelFormatter, OpAccess, OpKind, Register,
+    InstructionInfo, InstructionInfoFactory, IntelFormatter, Mnemonic, OpAccess, OpKind, Register,
     RflagsBits, UsedMemory,
 };
 
@@ -54,13 +54,35 @@ pub(super) fn transfer(instruction: &Instruction) -> Option<Transfer> {
     near_target(instruction).map(Transfer::Direct).or_else(|| slot(instruction).map(Transfer::Slot))
 }
 
-/// Whether an instruction writes to memory other than its thread's stack and thread-local storage.
-pub(super) fn stores(factory: &mut InstructionInfoFactory, instruction: &Instruction) -> bool {
+/// Whether an instruction writes to memory other than its function's own frame, and than a small
+/// constant to thread-local storage, as an error code is: a pointer there is a block in a list.
+/// `has_frame_pointer`: rbp points into the frame.
+pub(super) fn stores(
+    factory: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    has_frame_pointer: bool,
+) -> bool {
+    let is_constant = instruction.op_kinds().any(|kind| kind == OpKind::Immediate32)
+        && instruction.memory_size().size() == 4;
     factory.info(instruction).used_memory().iter().any(|memory| {
-        let is_own = matches!(memory.base().full_register(), Register::RSP)
-            || matches!(memory.segment(), Register::FS | Register::GS);
-        is_write(memory.access()) && !is_own
+        let in_frame = match memory.base().full_register() {
+            Register::RSP => true,
+            Register::RBP => has_frame_pointer,
+            _ => false,
+        };
+        let is_error_code = is_constant && matches!(memory.segment(), Register::FS | Register::GS);
+        is_write(memory.access()) && !in_frame && !is_error_code
     })
+}
+
+/// Whether a function begins by having rbp point to its frame.
+pub(super) fn sets_up_frame_pointer(code: &[u8], address: u64) -> bool {
+    let is_set = |instruction: &Instruction| {
+        instruction.mnemonic() == Mnemonic::Mov
+            && instruction.op0_register() == Register::RBP
+            && instruction.op1_register() == Register::RSP
+    };
+    sweep(code, address).take(8).any(|(_, _, instruction)| is_set(&instruction))
 }
 
 /// The slot that a PLT stub jumps through: `[endbr64] [bnd] jmp [rip+slot]`.

@@ -124,7 +124,7 @@ impl OwnAllocators {
             if before.iter().any(|other| other.place == function.place) {
                 return Err(OwnError::Twice(function.place.function()));
             }
-            function.signature.encloses = !function.frees();
+            function.signature.encloses = true;
             function.signature.form = Form::Own;
             if function.frees() || function.signature.size != NO_ARGUMENT {
                 continue;

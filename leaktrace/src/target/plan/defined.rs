@@ -45,6 +45,22 @@ impl Defined {
         self.functions.iter().any(|(entry, _)| !entry.is_operator())
     }
 
+    /// Whether the file has an allocator of its own, rather than operators over another's.
+    fn has_own_blocks(&self) -> bool {
+        self.functions.iter().any(|(entry, _)| !entry.family.is_made_of_others())
+    }
+
+    /// Families made of others' functions whose blocks need not be those of the others: where one
+    /// function does more than to hand its calls on, the block that it gives may begin behind a header, and
+    /// those of the same family that take it back must see it as it was given.
+    fn families_that_stand_alone(&self, covering: &[Option<&Entry>]) -> BTreeSet<Family> {
+        let entries = self.functions.iter().map(|(entry, _)| *entry).zip(covering);
+        let alone = entries.filter(|(entry, by)| by.is_none() && entry.family.is_made_of_others());
+        let families = alone.map(|(entry, _)| entry.family);
+        // An allocator's own operators have its own blocks.
+        if self.has_own_blocks() { BTreeSet::new() } else { families.collect() }
+    }
+
     /// The functions with all that matters to their probes.
     ///
     /// `apart`: those that only call another get a probe of their own, which tells the forms apart.
@@ -64,8 +80,16 @@ impl Defined {
             }
         }
         let mut out = SortedOut::default();
-        for (entry, function) in &self.functions {
-            if let Some(by) = route.covering(elf, entry, function) {
+        let covering: Vec<_> = self
+            .functions
+            .iter()
+            .map(|(entry, function)| route.covering(elf, entry, function))
+            .collect();
+        let stand_alone = self.families_that_stand_alone(&covering);
+        for ((entry, function), by) in self.functions.iter().zip(covering) {
+            let by =
+                by.filter(|by| by.family == entry.family || !stand_alone.contains(&entry.family));
+            if let Some(by) = by {
                 families.unite(entry.family, by.family);
                 if !apart {
                     forms.unite(entry, by);
@@ -77,6 +101,8 @@ impl Defined {
                     entry,
                     function: function.clone(),
                     form: entry.signature.form,
+                    encloses: entry.family.is_made_of_others()
+                        && (!self.has_own_blocks() || route.may_call_another(elf, entry, function)),
                     group: 0,
                 });
             }
@@ -115,6 +141,8 @@ pub(in crate::target) struct Chosen {
     pub(in crate::target) function: Function,
     /// Which frees its blocks go together with.
     pub(in crate::target) form: Form,
+    /// What it calls in turn is part of its calls.
+    pub(in crate::target) encloses: bool,
     /// The same for all functions of one implementation within the file.
     pub(in crate::target) group: usize,
 }
