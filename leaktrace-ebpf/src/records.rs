@@ -319,9 +319,9 @@ const _: () = assert!(size_of::<MappingRecord>() == 64);
 pub const MAPPING_MAPPED: u32 = 1;
 /// `mmap` has mapped something else, in the place of what was there.
 pub const MAPPING_COVERED: u32 = 2;
-/// `munmap` is about to unmap.
+/// `munmap` is about to unmap: nothing, where the kernel will refuse.
 pub const MAPPING_UNMAPS: u32 = 3;
-/// `mremap` is about to move or to resize this.
+/// `mremap` is about to move or to resize this; as above.
 pub const MAPPING_REMAPS: u32 = 4;
 /// `mremap` has: this is what came of it.
 pub const MAPPING_REMAPPED: u32 = 5;

@@ -95,6 +95,26 @@ fn what_is_mapped_and_not_unmapped_is_counted_to_the_byte_in_all_its_forms() {
     }
 }
 
+/// `munmap` of nothing, say, which programs do with empty files: its failure is about no earlier call.
+#[test]
+fn what_was_unmapped_does_not_come_back_when_the_next_call_fails() {
+    let mut target = Target::start::<&str>(&program("mappings.c"), &[]);
+    let mut trace = Trace::attach(&target, &[]);
+    target.work();
+    let report = trace.interrupt();
+    for function in [
+        "unmaps_then_nothing",
+        "unmaps_then_amiss",
+        "unmaps_then_too_much",
+        "unmaps_then_to_nothing",
+        "unmaps_then_moves_amiss",
+        "unmaps_then_moves_none",
+    ] {
+        assert_eq!(held_by(&report, function), Held::default(), "{function}");
+    }
+    assert_eq!(held_by(&report, "made_to_fail"), Held { bytes: 4 * PAGE, blocks: 1 });
+}
+
 #[test]
 fn mappings_are_exact_where_the_allocations_are_sampled_or_under_a_budget() {
     for options in [&["--sample=1M"][..], &["--max-overhead=1%"]] {
