@@ -128,7 +128,7 @@ pub(crate) fn new_task(ctx: TracePointContext) -> u32 {
         unsafe { (*child).state = CHILD_REPLACED };
         count(Counter::LostChildren, 1);
     } else if state != TARGET_OPEN {
-        tell_of_exec(&ExecRecord { kind: RECORD_EXEC, pid, slot, held: 0 });
+        tell_of_exec(ExecRecord { kind: RECORD_EXEC, pid, slot, held: 0 });
     }
     0
 }
