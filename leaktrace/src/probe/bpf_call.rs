@@ -173,20 +173,6 @@ pub(super) fn link(
     unsafe { call_for_fd(LINK_CREATE, &attributes) }
 }
 
-/// Whose tracepoint hits an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Of this thread; with `inherits`, and of all that it begins and forks from then on.
-    Thread {
-        /// Its id.
-        id: u32,
-        /// See above.
-        inherits: bool,
-    },
-    /// Of any, on CPU 0: the programs of a tracepoint run on every CPU.
-    AnyOnCpu0,
-}
-
 /// The beginning of `struct perf_event_attr` of `include/uapi/linux/perf_event.h`.
 #[repr(C)]
 #[derive(Default)]
@@ -202,16 +188,13 @@ struct EventAttr {
 }
 const _: () = assert!(size_of::<EventAttr>() == 112);
 
-/// Opens a disabled perf event on a tracepoint, by its number.
-pub(super) fn open_event(tracepoint: u64, whose: Whose) -> io::Result<OwnedFd> {
+/// Opens a disabled perf event on a tracepoint, by its number, for a thread; if it `inherits`, for all
+/// that the thread begins and forks from then on, too.
+pub(super) fn open_event(tracepoint: u64, thread: u32, inherits: bool) -> io::Result<OwnedFd> {
     const PERF_TYPE_TRACEPOINT: u32 = 2;
     const DISABLED: u64 = 1;
     const INHERIT: u64 = 2;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    let (pid, cpu, inherits) = match whose {
-        Whose::Thread { id, inherits } => (id.cast_signed(), -1, inherits),
-        Whose::AnyOnCpu0 => (-1, 0, false),
-    };
     let attributes = EventAttr {
         kind: PERF_TYPE_TRACEPOINT,
         size: size_of::<EventAttr>() as u32,
@@ -224,8 +207,8 @@ pub(super) fn open_event(tracepoint: u64, whose: Whose) -> io::Result<OwnedFd> {
         libc::syscall(
             libc::SYS_perf_event_open,
             &raw const attributes,
-            pid,
-            cpu,
+            thread.cast_signed(),
+            -1,
             -1,
             PERF_FLAG_FD_CLOEXEC,
         )

@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::bpf_call::{self, AttachType, Whose};
+use super::bpf_call::{self, AttachType};
 
 /// So many calls can go on side by side.
 const KEEPERS: usize = 4;
@@ -83,7 +83,7 @@ pub(super) fn open_event(tracepoint: u64, thread: u32, inherits: bool) -> io::Re
         }
         Some(error) => Err(io::Error::from_raw_os_error(-error as i32)),
         None => {
-            let event = bpf_call::open_event(tracepoint, Whose::Thread { id: thread, inherits })?;
+            let event = bpf_call::open_event(tracepoint, thread, inherits)?;
             Ok(Kept(Some(event)))
         }
     }
@@ -238,9 +238,8 @@ fn serve(request: &Request) -> i64 {
         return 0;
     }
     if request.command == 3 {
-        let whose = Whose::Thread { id: request.pid, inherits: request.session != 0 };
         let tracepoint = request.offsets.first().copied().unwrap_or(0);
-        return match bpf_call::open_event(tracepoint, whose) {
+        return match bpf_call::open_event(tracepoint, request.pid, request.session != 0) {
             Ok(event) => i64::from(event.into_raw_fd()),
             Err(error) => -i64::from(error.raw_os_error().unwrap_or(libc::EIO)),
         };
