@@ -319,9 +319,9 @@ const _: () = assert!(size_of::<MappingRecord>() == 64);
 pub const MAPPING_MAPPED: u32 = 1;
 /// `mmap` has mapped something else, in the place of what was there.
 pub const MAPPING_COVERED: u32 = 2;
-/// `munmap` is about to unmap.
+/// `munmap` is about to unmap: nothing, where the kernel will refuse.
 pub const MAPPING_UNMAPS: u32 = 3;
-/// `mremap` is about to move or to resize this.
+/// `mremap` is about to move or to resize this; as above.
 pub const MAPPING_REMAPS: u32 = 4;
 /// `mremap` has: this is what came of it.
 pub const MAPPING_REMAPPED: u32 = 5;
@@ -381,7 +381,7 @@ pub enum Counter {
     LostTooDeep,
     /// Lost: pointers that could not be read from the target (`posix_memalign`).
     LostUnreadable,
-    /// Lost: calls between an exec and the new probes.
+    /// Lost: calls between an exec and the new probes; an exec that nobody could be told of counts as one.
     LostExec,
     /// Stacks cut at [`MAX_FRAMES`], by allocation.
     TruncatedStacks,
@@ -399,7 +399,8 @@ pub enum Counter {
     LostWrongFrees,
     /// Processes that were forked by those under trace, while children are followed.
     Children,
-    /// Lost: those of them that found no slot, or were forked before their parent was planned.
+    /// Lost: those of them that found no slot, were forked before their parent was planned, or whose exec
+    /// nobody could be told of.
     LostChildren,
     /// Frees in a forked child of blocks that are not its own: copies of its parent's.
     InheritedFrees,

@@ -8,6 +8,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::processes::{DEADLINE, Target, wait_for, wait_until};
@@ -271,6 +274,74 @@ fn a_storm_of_short_lived_children_is_counted_to_the_block() {
     assert_eq!(places.map(|place| target.code_at(place)), untouched);
     assert!(!has_definitions(trace.pid()));
     assert!(target.end().success());
+}
+
+/// Has the kernel copy the value of a BPF map, again and again, until it is dropped: programs on perf
+/// events are left out meanwhile, on the CPU where that is done.
+struct BusyMaps {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl BusyMaps {
+    const THREADS: usize = 2;
+    const VALUE: usize = 16 << 20;
+
+    fn start() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let threads = (0..Self::THREADS).map(|_| {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || Self::copy_until(&over))
+        });
+        Self { threads: threads.collect(), over }
+    }
+
+    fn copy_until(over: &AtomicBool) {
+        const BPF_MAP_CREATE: libc::c_long = 0;
+        const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+        const BPF_MAP_TYPE_ARRAY: u32 = 2;
+        let value = u32::try_from(Self::VALUE).unwrap();
+        let create = [BPF_MAP_TYPE_ARRAY, 4, value, 1];
+        // SAFETY: a record of so many bytes, and a descriptor that the call makes.
+        let map = unsafe {
+            let map = libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, create.as_ptr(), 16);
+            assert!(map >= 0, "{}", io::Error::last_os_error());
+            OwnedFd::from_raw_fd(i32::try_from(map).unwrap())
+        };
+        let (key, mut copy) = (0_u32, vec![0_u8; Self::VALUE]);
+        let fd = u64::try_from(map.as_raw_fd()).unwrap();
+        let look = [fd, &raw const key as u64, copy.as_mut_ptr() as u64, 0];
+        while !over.load(Ordering::Relaxed) {
+            // SAFETY: a record of so many bytes; the key and the value are as long as the map's.
+            let found =
+                unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_ELEM, look.as_ptr(), 32) };
+            assert_eq!(found, 0, "{}", io::Error::last_os_error());
+        }
+    }
+}
+
+impl Drop for BusyMaps {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking());
+        }
+    }
+}
+
+/// Only where the kernel gives way inside of such work can anything be missed by it.
+#[test]
+fn no_child_is_missed_while_the_kernel_is_at_work_on_maps() {
+    let mut target = start(&["storm", "100", "5"]);
+    let mut trace = follow(&target, &["--no-mappings"]);
+    let busy = BusyMaps::start();
+    let made = target.work().get("children");
+    drop(busy);
+    let report = trace.interrupt();
+    report.assert_complete();
+    assert_eq!(children(&report), [made, 0, 0, 0]);
+    assert_eq!(report.number("/health/allocs"), 3 * made);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Is memory that is mapped past the allocator counted to the byte, for whoever mapped it, and
 //! nothing that allocators map for themselves?
 
+use std::fs;
 use std::process::Command;
 
 use crate::processes::Target;
@@ -95,6 +96,26 @@ fn what_is_mapped_and_not_unmapped_is_counted_to_the_byte_in_all_its_forms() {
     }
 }
 
+/// `munmap` of nothing, say, which programs do with empty files: its failure is about no earlier call.
+#[test]
+fn what_was_unmapped_does_not_come_back_when_the_next_call_fails() {
+    let mut target = Target::start::<&str>(&program("mappings.c"), &[]);
+    let mut trace = Trace::attach(&target, &[]);
+    target.work();
+    let report = trace.interrupt();
+    for function in [
+        "unmaps_then_nothing",
+        "unmaps_then_amiss",
+        "unmaps_then_too_much",
+        "unmaps_then_to_nothing",
+        "unmaps_then_moves_amiss",
+        "unmaps_then_moves_none",
+    ] {
+        assert_eq!(held_by(&report, function), Held::default(), "{function}");
+    }
+    assert_eq!(held_by(&report, "made_to_fail"), Held { bytes: 4 * PAGE, blocks: 1 });
+}
+
 #[test]
 fn mappings_are_exact_where_the_allocations_are_sampled_or_under_a_budget() {
     for options in [&["--sample=1M"][..], &["--max-overhead=1%"]] {
@@ -125,6 +146,46 @@ fn counting_afresh_forgets_what_was_mapped_and_still_knows_what_is_unmapped() {
     assert_eq!(report.number("/health/mappings/mapped"), 0);
 }
 
+/// Two huge pages of the kernel's, while it lasts.
+struct HugePages {
+    before: u64,
+}
+
+const NR_HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+
+impl HugePages {
+    fn reserve() -> Self {
+        let count = || fs::read_to_string(NR_HUGE_PAGES).unwrap().trim().parse::<u64>().unwrap();
+        let reserved = Self { before: count() };
+        fs::write(NR_HUGE_PAGES, (reserved.before + 2).to_string()).unwrap();
+        assert_eq!(count(), reserved.before + 2, "the kernel has no two huge pages to spare");
+        reserved
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        fs::write(NR_HUGE_PAGES, self.before.to_string()).unwrap();
+    }
+}
+
+/// To `/proc/PID/maps`, which is asked then, they have a file.
+#[test]
+fn huge_pages_stay_in_the_figures_when_other_mappings_were_lost() {
+    let _reserved = HugePages::reserve();
+    let mut target = Target::start::<&str>(&program("floods.c"), &[]);
+    let mut trace = Trace::attach(&target, &[]);
+    trace.signal(libc::SIGSTOP);
+    target.work();
+    trace.signal(libc::SIGCONT);
+    trace.signal(libc::SIGINT);
+    trace.ended().assert_code(4);
+    let report = Report::read(&trace.file("report.json"));
+    assert!(report.number("/health/lost/mappings") > 0, "{:#}", report.0);
+    assert_eq!(report.held_under("maps_huge_pages"), Held { bytes: 4 << 20, blocks: 1 });
+    assert!(target.end().success());
+}
+
 /// The allocator's own mappings are in nobody's figures: only its blocks are.
 fn assert_only_blocks(command: &mut Command, options: &[&str]) -> Report {
     let mut target = Target::spawn(command);
@@ -148,7 +209,7 @@ fn what_allocators_map_for_themselves_is_nobodys() {
     assert!(of_glibc.number("/health/mappings/allocator_bytes") >= 5 << 20);
     for library in ["libjemalloc.so.2", "libmimalloc.so.2.0", "libtcmalloc_minimal.so.4"] {
         let path = format!("/usr/lib/x86_64-linux-gnu/{library}");
-        assert!(std::fs::exists(&path).unwrap(), "{path} (cargo xtask test installs it)");
+        assert!(fs::exists(&path).unwrap(), "{path} (cargo xtask test installs it)");
         let mut command = Command::new(program("mappings.c"));
         let report = assert_only_blocks(command.env("LD_PRELOAD", &path), &[]);
         assert_eq!(report.totals(), one_block, "{library} {:#}", report.0);

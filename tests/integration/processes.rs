@@ -214,6 +214,10 @@ impl Target {
         wait_for_exit(&mut self.child, "the target")
     }
 
+    pub(crate) fn signal(&self, signal: i32) {
+        send_signal(&self.child, signal);
+    }
+
     /// Kills it, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         send_signal(&self.child, libc::SIGKILL);

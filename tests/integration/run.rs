@@ -1,10 +1,11 @@
 //! Does `leaktrace run` trace a command from its first allocation, and end as the command does?
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::processes::{DEADLINE, wait_until};
-use crate::programs::program;
+use crate::processes::{DEADLINE, Target, wait_until};
+use crate::programs::{leaktrace, program};
 use crate::report::{Held, Report};
 use crate::trace::{Trace, command};
 
@@ -61,6 +62,28 @@ fn a_command_that_execs_all_the_time_goes_on_when_the_trace_ends() {
     args.push(file.as_os_str());
     Trace::start(&args).ended().assert_code(7);
     assert!(file.exists());
+}
+
+/// While the ring buffer is full, nobody hears of an exec, and so nobody would let go on who waits there.
+#[test]
+fn a_command_is_not_held_at_an_exec_that_finds_the_ring_buffer_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("report.json");
+    for (options, lost) in
+        [(&[][..], "/health/lost/exec"), (&["--follow"], "/health/lost/children")]
+    {
+        let mut run = Command::new(leaktrace());
+        run.args(["run", "-q", "-o"]).arg(&path).args(options).arg("--");
+        // The command talks through what leaktrace was given.
+        let mut target = Target::spawn(run.arg(program("floods.c")).arg("exec"));
+        target.signal(libc::SIGSTOP);
+        target.work();
+        target.signal(libc::SIGCONT);
+        target.end();
+        let report = Report::read(&path);
+        assert!(report.number(lost) > 0, "{options:?}: {:#}", report.0);
+        assert_eq!(report.at("/health/complete"), false);
+    }
 }
 
 /// Killed in whatever moment, leaktrace leaves no command behind that stays stopped.

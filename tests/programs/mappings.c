@@ -178,6 +178,21 @@ NOINLINE static void failures(char *memory)
     must(mremap(room, PAGE, 2 * PAGE, MREMAP_MAYMOVE) == MAP_FAILED, "nothing is there");
 }
 
+/* What is unmapped stays so, whatever call of the same thread fails next. Each has a place of its
+ * own, where nothing else is mapped later. */
+#define FAILS_AFTER_UNMAPPING(name, call)                                                          \
+    NOINLINE static void name(char *memory)                                                        \
+    {                                                                                              \
+        unmap(mapped_at(next_place(6), 6), 0, 6);                                                  \
+        must((long)(call) == -1, "it fails: " #call);                                              \
+    }
+FAILS_AFTER_UNMAPPING(unmaps_then_nothing, munmap(memory, 0))
+FAILS_AFTER_UNMAPPING(unmaps_then_amiss, munmap(memory + 1, PAGE))
+FAILS_AFTER_UNMAPPING(unmaps_then_too_much, munmap(memory, 1ul << 60))
+FAILS_AFTER_UNMAPPING(unmaps_then_to_nothing, mremap(memory, PAGE, 0, MREMAP_MAYMOVE))
+FAILS_AFTER_UNMAPPING(unmaps_then_moves_amiss, mremap(memory + 1, PAGE, PAGE, MREMAP_MAYMOVE))
+FAILS_AFTER_UNMAPPING(unmaps_then_moves_none, mremap(room, PAGE, 2 * PAGE, MREMAP_MAYMOVE))
+
 /* The kernel refuses to split one mapping more: what was to be unmapped stays. */
 NOINLINE static void at_the_limit(void)
 {
@@ -303,7 +318,14 @@ int main(void)
     moved_over(replaces, made_to_be_replaced());
     moved_and_left(made_to_stay());
     grown_from_a_part(made_to_split());
-    failures(made_to_fail());
+    char *stays = made_to_fail();
+    failures(stays);
+    unmaps_then_nothing(stays);
+    unmaps_then_amiss(stays);
+    unmaps_then_too_much(stays);
+    unmaps_then_to_nothing(stays);
+    unmaps_then_moves_amiss(stays);
+    unmaps_then_moves_none(stays);
     at_the_limit();
     grown_heap();
     shrunk_heap();

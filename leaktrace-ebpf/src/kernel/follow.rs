@@ -6,9 +6,9 @@
 //! calls exec (vfork, `posix_spawn`) counts as its parent until then.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns},
-    macros::{raw_tracepoint, tracepoint},
-    programs::{RawTracePointContext, TracePointContext},
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_ktime_get_boot_ns},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
 };
 use leaktrace_ebpf::{
     cookie::Cookie,
@@ -62,14 +62,12 @@ pub(crate) fn is_forked() -> bool {
     }
 }
 
-/// A task is about to begin. The offsets are those of the tracepoint's fields, in its `format`.
-#[tracepoint]
-pub(crate) fn new_task(ctx: TracePointContext) -> u32 {
-    // SAFETY: the helper checks what it reads.
-    let (pid, flags) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<u64>(32)) };
-    let (Ok(pid), Ok(flags)) = (pid, flags) else {
-        return 0;
-    };
+/// A task is about to begin: its `struct task_struct`, and the flags of its clone. Not a program of the
+/// tracepoint's perf event: the kernel leaves those out, and need not say so, whenever it is at work on
+/// any map on this CPU.
+#[raw_tracepoint(tracepoint = "task_newtask")]
+pub(crate) fn new_task(ctx: RawTracePointContext) -> i32 {
+    let (task, flags) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1));
     if flags & CLONE_THREAD != 0 {
         return 0;
     }
@@ -87,6 +85,12 @@ pub(crate) fn new_task(ctx: TracePointContext) -> u32 {
         return 0;
     }
     count(Counter::Children, 1);
+    // SAFETY: the helper checks what it reads.
+    let pid = unsafe { bpf_probe_read_kernel((task + globals::task_pid_at()) as *const u32) };
+    let Ok(pid) = pid else {
+        count(Counter::LostChildren, 1);
+        return 0;
+    };
     if flags & CLONE_VM != 0 {
         let shares = Watched { slot: watched.slot, hold: watched.hold | WATCH_SHARES };
         if WATCHED.insert(pid, shares, 0).is_err() {
@@ -128,7 +132,7 @@ pub(crate) fn new_task(ctx: TracePointContext) -> u32 {
         unsafe { (*child).state = CHILD_REPLACED };
         count(Counter::LostChildren, 1);
     } else if state != TARGET_OPEN {
-        tell_of_exec(&ExecRecord { kind: RECORD_EXEC, pid, slot, held: 0 });
+        tell_of_exec(ExecRecord { kind: RECORD_EXEC, pid, slot, held: 0 });
     }
     0
 }

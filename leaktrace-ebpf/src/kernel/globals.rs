@@ -78,6 +78,11 @@ static CHECK_FREES: u32 = 0;
 #[unsafe(link_section = ".rodata")]
 static FOLLOW: u32 = 0;
 
+/// Where `struct task_struct` has its `pid`, in bytes; set where children are followed.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata")]
+static TASK_PID_AT: u64 = 0;
+
 macro_rules! read {
     ($name:ident) => {
         // SAFETY: a static of plain data; volatile, since userspace patches it before loading.
@@ -93,6 +98,11 @@ pub(crate) fn verbose() -> bool {
 #[inline(always)]
 pub(crate) fn follows() -> bool {
     read!(FOLLOW) != 0
+}
+
+#[inline(always)]
+pub(crate) fn task_pid_at() -> u64 {
+    read!(TASK_PID_AT)
 }
 
 #[inline(always)]

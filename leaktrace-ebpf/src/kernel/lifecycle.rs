@@ -54,31 +54,29 @@ pub(crate) fn process_exec(ctx: RawTracePointContext) -> i32 {
             (*target).state = TARGET_EXECED;
         }
     }
-    if held != 0 {
-        // SAFETY: a helper that signals the present process.
-        unsafe { bpf_send_signal(SIGSTOP) };
-    }
-    let record = ExecRecord { kind: RECORD_EXEC, pid, slot, held };
-    tell_of_exec(&record);
+    tell_of_exec(ExecRecord { kind: RECORD_EXEC, pid, slot, held });
     if globals::verbose() {
         debug!(&ctx, "process {} has called exec", pid);
     }
     0
 }
 
-/// Tells userspace of an address space to plan.
+/// Tells userspace of an address space to plan; if it is to be held, stops the present process until
+/// that is done. Where the ring is full, nobody would let it go on: it is not stopped, and what it
+/// allocates is lost, and counted so.
 #[inline(always)]
-pub(crate) fn tell_of_exec(record: &ExecRecord) {
-    // SAFETY: the record is as long as said, and the map is a ring buffer. If the ring is full,
-    // userspace still sees the new executable in /proc at its next tick.
-    unsafe {
-        bpf_ringbuf_output(
-            core::ptr::from_ref(&MESSAGES).cast_mut().cast(),
-            core::ptr::from_ref(record).cast_mut().cast(),
-            size_of::<ExecRecord>() as u64,
-            0,
-        );
+pub(crate) fn tell_of_exec(record: ExecRecord) {
+    let Some(mut room) = MESSAGES.reserve::<ExecRecord>(0) else {
+        let lost = if globals::follows() { Counter::LostChildren } else { Counter::LostExec };
+        count(lost, 1);
+        return;
+    };
+    if record.held != 0 {
+        // SAFETY: a helper that signals the present process.
+        unsafe { bpf_send_signal(SIGSTOP) };
     }
+    room.write(record);
+    room.submit(0);
 }
 
 /// A signal is delivered: if that interrupts an allocator, what the handler calls is not the

@@ -68,10 +68,10 @@ pub(crate) fn mmap_returns(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub(crate) fn munmap_begins(ctx: TracePointContext) -> u32 {
     let [address, length] = [0, 1].map(|index| word(&ctx, AT_ARGUMENTS + 8 * index));
-    // The kernel refuses such a call.
-    if address & PAGE_MASK == 0 && length != 0 {
-        tells(MAPPING_UNMAPS, address, length, 0);
-    }
+    // A call that the kernel will refuse is told of, too, as one of nothing: what an earlier one
+    // took out is not to be put back by its failure.
+    let refused = address & PAGE_MASK != 0;
+    tells(MAPPING_UNMAPS, address, if refused { 0 } else { length }, 0);
     0
 }
 
@@ -89,9 +89,9 @@ pub(crate) fn munmap_returns(ctx: TracePointContext) -> u32 {
 pub(crate) fn mremap_begins(ctx: TracePointContext) -> u32 {
     let [address, old_length, new_length, flags] =
         [0, 1, 2, 3].map(|index| word(&ctx, AT_ARGUMENTS + 8 * index));
-    if address & PAGE_MASK == 0 && new_length != 0 {
-        tells(MAPPING_REMAPS, address, old_length, flags);
-    }
+    // As above.
+    let refused = address & PAGE_MASK != 0 || new_length == 0;
+    tells(MAPPING_REMAPS, address, if refused { 0 } else { old_length }, flags);
     0
 }
 

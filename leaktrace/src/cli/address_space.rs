@@ -54,11 +54,6 @@ impl AddressSpace {
         }
     }
 
-    /// The same, told of in a chunk that another has left.
-    pub fn in_chunk(image: Image, unwinding: &mut Unwinding, chunk: Option<MappingsChunk>) -> Self {
-        Self { chunk, ..Self::new(image, unwinding) }
-    }
-
     /// Leaves the chunk that it was told of in.
     pub fn take_chunk(&mut self) -> Option<MappingsChunk> {
         self.chunk.take()

@@ -15,7 +15,6 @@ use super::session::Session;
 use super::traced::{Place, Traced};
 use crate::collect::children::Children;
 use crate::collect::messages::Exec;
-use crate::collect::unwind_tables::MappingsChunk;
 use crate::model::{ChildrenSeen, Pid, Slot};
 use crate::probe::followed::Anchors;
 use crate::probe::hold;
@@ -46,8 +45,6 @@ pub struct Follow {
     buried: HashSet<Slot>,
     /// Those that have called exec and have no allocator mapped yet.
     awaiting: Vec<Began>,
-    /// Where mappings were told of that nobody needs any more.
-    chunks: Vec<MappingsChunk>,
     /// Forked children whose libraries have changed, and when.
     changed: HashMap<Slot, Instant>,
     execed: u64,
@@ -92,7 +89,6 @@ impl Follow {
             dead: HashSet::new(),
             buried: HashSet::new(),
             awaiting: Vec::new(),
-            chunks: Vec::new(),
             changed: HashMap::new(),
             execed: 0,
             failed: 0,
@@ -179,21 +175,10 @@ impl Session {
     fn begin_lineage(&mut self, began: Began) -> Result<()> {
         let Began { pid, slot, origin, is_root, was_forked, is_held, since } = began;
         let inherited = self.inherited(origin);
-        let Some(follow) = &mut self.follow else { return Ok(()) };
-        let chunk = follow.chunks.pop();
         let depth = self.lineages_up(origin);
         let attached = Process::open(pid).map_err(anyhow::Error::from).and_then(|process| {
             let (maps, unwinding) = (&mut self.maps, &mut self.unwinding);
-            Traced::attach_follower(
-                &self.terms,
-                process,
-                slot,
-                &inherited,
-                depth,
-                chunk,
-                maps,
-                unwinding,
-            )
+            Traced::attach_follower(&self.terms, process, slot, &inherited, depth, maps, unwinding)
         });
         match attached {
             Ok(mut traced) => {
@@ -214,7 +199,6 @@ impl Session {
             }
             Err(error) => {
                 let Some(follow) = &mut self.follow else { return Ok(()) };
-                follow.chunks.extend(chunk);
                 if was_forked {
                     // It goes on as the copy of its parent that it was taken for.
                     log::info!("process {pid}: {error:#}");
@@ -429,7 +413,7 @@ impl Session {
             let heirs = self.targets.iter_mut().filter(|other| other.origin == Some(target.slot));
             heirs.for_each(|heir| heir.origin = target.origin);
             forgotten.extend(self.ledger.forget(target.slot));
-            follow.chunks.extend(target.space.take_chunk());
+            self.unwinding.give_back(target.space.take_chunk());
             leaving.extend(target.take_probes());
             follow.buried.remove(&target.slot);
             follow.children.give_back(target.slot)?;

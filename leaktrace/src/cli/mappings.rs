@@ -127,14 +127,64 @@ impl Session {
     }
 }
 
-/// What is mapped without a file, by address.
+/// What is mapped without a file, by address. To the kernel, some of it has one: memory that is shared,
+/// and huge pages (`HUGETLB_ANON_FILE` of `fs/hugetlbfs/inode.c`).
 fn anonymous(mappings: &[Mapping]) -> impl Iterator<Item = (Addr, Addr)> {
-    let shared = |mapping: &Mapping| mapping.path.starts_with("/dev/zero");
-    let anonymous = mappings.iter().filter(move |m| m.file.is_none() || shared(m));
-    anonymous.map(|mapping| (mapping.start, mapping.end))
+    let has_none = |mapping: &&Mapping| {
+        mapping.file.is_none()
+            || mapping.path.starts_with("/dev/zero")
+            || mapping.path == "/anon_hugepage (deleted)"
+            // Shared, and given a name by `prctl`.
+            || mapping.path.starts_with("[anon_shmem:")
+    };
+    mappings.iter().filter(has_none).map(|mapping| (mapping.start, mapping.end))
 }
 
 /// Where the heap of `brk` ends.
 fn heap_end(image: &Image) -> Option<Addr> {
     image.mappings().iter().filter(|m| m.path == "[heap]").map(|m| m.end).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use leaktrace_ebpf::records::{MAPPING_MAPPED, MappingRecord};
+
+    use super::*;
+    use crate::model::Slot;
+    use crate::target::maps;
+
+    const MAP_HUGETLB: u64 = 0x4_0000;
+
+    /// As the kernel writes them; two neighbours that are none of ours lie between.
+    #[test]
+    fn huge_pages_and_shared_memory_are_anonymous_though_they_have_an_inode() {
+        let text = "\
+            7f7ac0000000-7f7ac0400000 rw-p 00000000 00:10 32842  /anon_hugepage (deleted)\n\
+            7f7ac1000000-7f7ac1001000 rw-s 00000000 00:01 2061   /dev/zero (deleted)\n\
+            7f7ac2000000-7f7ac2001000 rw-s 00000000 00:01 2062   [anon_shmem:of a pool]\n\
+            7f7ac3000000-7f7ac3001000 rw-p 00000000 00:00 0      [anon:of a pool]\n\
+            7f7ac4000000-7f7ac4001000 rw-p 00000000 00:00 0\n\
+            7f7ac5000000-7f7ac5001000 rw-s 00000000 00:01 2063   /memfd:a file (deleted)\n\
+            7f7ac6000000-7f7ac6001000 rw-p 00000000 fe:00 1234   /tmp/anon_hugepage (deleted)\n";
+        let mappings = maps::parse(text);
+        let starts: Vec<u64> = anonymous(&mappings).map(|(start, _)| start.0).collect();
+        let expected: Vec<u64> = (0..5).map(|n| 0x7f7a_c000_0000 + (n << 24)).collect();
+        assert_eq!(starts, expected);
+
+        // Programs were missed: what is still mapped stays.
+        let mut known = Mappings::new(0, u64::MAX);
+        known.open(Slot(0), 0, std::iter::empty(), None);
+        let huge = MappingRecord {
+            operation: MAPPING_MAPPED,
+            address: 0x7f7a_c000_0000,
+            length: 4 << 20,
+            flags: MAP_HUGETLB,
+            stack: 7,
+            ..MappingRecord::default()
+        };
+        known.take(&huge);
+        known.keep_only(Slot(0), anonymous(&mappings));
+        let held: Vec<u64> = known.of(Slot(0)).map(|(_, held)| held.outstanding_bytes()).collect();
+        assert_eq!(held, [4 << 20]);
+    }
 }

@@ -17,12 +17,14 @@ use super::unwinding::Unwinding;
 use super::windowed::Windowed;
 use crate::collect::KernelMaps;
 use crate::collect::live::{Exits, ProcessHandle};
-use crate::collect::unwind_tables::MappingsChunk;
 use crate::model::{Pid, Slot};
 use crate::probe::links::{Handler, LinkKind};
 use crate::probe::{Attached, Kernel};
 use crate::target::heap::ForeignMemory;
 use crate::target::{Families, Image, MappingCallers, Plan, Process, TargetError, loader, patched};
+
+#[cfg(test)]
+mod tests;
 
 /// How often a new address space is looked at, until its allocator is mapped, before the trace
 /// goes on without it for now.
@@ -73,17 +75,12 @@ impl Traced {
     /// # Errors
     ///
     /// As [`Traced::attach`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what all targets have in common is in five places"
-    )]
     pub fn attach_follower(
         terms: &Terms,
         process: Process,
         slot: Slot,
         inherited: &HashSet<Place>,
         depth: u16,
-        chunk: Option<MappingsChunk>,
         maps: &mut KernelMaps,
         unwinding: &mut Unwinding,
     ) -> Result<Self> {
@@ -91,11 +88,14 @@ impl Traced {
         let mut plan = Plan::make(&image, &process.exe, &terms.plan)?;
         plan.renumber(depth);
         let inherited = those_in_place(&image, inherited);
-        let space = AddressSpace::in_chunk(image, unwinding, chunk);
+        let space = AddressSpace::new(image, unwinding);
         Self::attach_planned(terms, process, plan, space, slot, &inherited, maps, unwinding)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "see above")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what all targets have in common is in five places"
+    )]
     fn attach_planned(
         terms: &Terms,
         process: Process,
@@ -113,7 +113,15 @@ impl Traced {
         }
         let windowed = windowed(&space.image, &plan, pid, terms);
         let callers = MappingCallers::find(&space.image, &plan);
-        let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot, inherited)?;
+        let attached = attach_plan(&mut lock(&terms.kernel), &plan, &process, slot, inherited);
+        let attached = match attached {
+            Ok(attached) => attached,
+            Err(error) => {
+                // Most of those that are gone by now were short-lived: there may be any number.
+                space.retire(unwinding);
+                return Err(error);
+            }
+        };
         let mut this = Self {
             slot,
             space,

@@ -185,8 +185,6 @@ pub(super) enum Whose {
         /// None of them ever exchanges its events with another (Linux 6.12).
         stay: bool,
     },
-    /// Of any, on CPU 0: the programs of a tracepoint run on every CPU.
-    AnyOnCpu0,
 }
 
 /// The beginning of `struct perf_event_attr` of `include/uapi/linux/perf_event.h`.
@@ -223,10 +221,9 @@ fn open(kind: u32, config: u64, whose: Whose) -> io::Result<OwnedFd> {
     const PERF_SAMPLE_TID: u64 = 1 << 1;
     const PERF_SAMPLE_READ: u64 = 1 << 4;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    let (pid, cpu, inherits, stay) = match whose {
-        Whose::Thread(id) => (id.cast_signed(), -1, 0, false),
-        Whose::Family { thread, stay } => (thread.cast_signed(), -1, INHERIT, stay),
-        Whose::AnyOnCpu0 => (-1, 0, 0, false),
+    let (thread, inherits, stay) = match whose {
+        Whose::Thread(id) => (id, 0, false),
+        Whose::Family { thread, stay } => (thread, INHERIT, stay),
     };
     let attributes = EventAttr {
         kind,
@@ -243,8 +240,8 @@ fn open(kind: u32, config: u64, whose: Whose) -> io::Result<OwnedFd> {
         libc::syscall(
             libc::SYS_perf_event_open,
             &raw const attributes,
-            pid,
-            cpu,
+            thread.cast_signed(),
+            -1,
             -1,
             PERF_FLAG_FD_CLOEXEC,
         )

@@ -58,11 +58,6 @@ impl Definitions {
         Ok(Self { tracefs, group, next: AtomicU32::new(0), janitor: Some(janitor) })
     }
 
-    /// The tracing file system.
-    pub(super) fn tracefs(&self) -> &Tracefs {
-        &self.tracefs
-    }
-
     /// Defines an event at an offset of a file; returns its name and number.
     ///
     /// # Errors

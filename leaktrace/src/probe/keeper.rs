@@ -76,7 +76,6 @@ pub(super) fn open_event(tracepoint: u64, whose: Whose) -> io::Result<Kept> {
     let (pid, session) = match whose {
         Whose::Thread(thread) => (thread, 0),
         Whose::Family { thread, stay } => (thread, 1 + u32::from(stay)),
-        Whose::AnyOnCpu0 => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
     };
     let mut request = Request { command: 3, pid, session, count: 1, ..CLOSE };
     request.offsets.iter_mut().take(1).for_each(|first| *first = tracepoint);

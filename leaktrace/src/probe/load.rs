@@ -18,12 +18,12 @@ use leaktrace_ebpf::sampling::Sampling;
 use leaktrace_ebpf::{blocks, stacks};
 
 use super::followed::{self, Anchors, At, Following};
+use super::kernel_types;
 use super::limits;
 use super::links::{Choice, Handler, Link, LinkKind, MultiPrograms, Point};
 use super::mappings::MappingPrograms;
 use super::own_process::INITIAL_PID_NAMESPACE;
 use super::relinked::{Relinked, refused};
-use super::tracepoints::{self, OnTracepoint};
 use super::trial;
 use crate::model::Pid;
 
@@ -93,8 +93,6 @@ pub struct Kernel {
     links: Choice,
     /// Where children are followed.
     followed: Option<Arc<Following>>,
-    /// Tells of forks.
-    on_fork: Option<OnTracepoint>,
 }
 
 impl Kernel {
@@ -119,6 +117,10 @@ impl Kernel {
         let buckets = blocks::buckets_for(settings.max_blocks);
         let places = stacks::places_for(settings.max_stacks);
         let sampling = settings.terms().sampling;
+        let task_pid_at = match settings.follow {
+            true => kernel_types::offset_of("task_struct", "pid")?,
+            false => 0,
+        };
         let mut ebpf = EbpfLoader::new()
             // Nothing in the object is relocated to the kernel's own types.
             .btf(None)
@@ -126,6 +128,7 @@ impl Kernel {
             .allow_unsupported_maps()
             .override_global("VERBOSE", &verbose, true)
             .override_global("FOLLOW", &u32::from(settings.follow), true)
+            .override_global("TASK_PID_AT", &u64::from(task_pid_at), true)
             .override_global("HAS_LOOP", &u32::from(has_loop), true)
             .override_global("MIN_SIZE", &settings.min_size, true)
             .override_global("MAX_SIZE", &settings.max_size, true)
@@ -158,11 +161,11 @@ impl Kernel {
                 }
                 let why = format!("{why:#}").lines().next().unwrap_or_default().to_owned();
                 let links = Choice { kind: LinkKind::Perf, why };
-                return Ok(Self { ebpf, multi: None, links, followed, on_fork: None });
+                return Ok(Self { ebpf, multi: None, links, followed });
             }
         };
         let links = Choice { kind: LinkKind::Multi, why: why.to_owned() };
-        Ok(Self { ebpf, multi, links, followed, on_fork: None })
+        Ok(Self { ebpf, multi, links, followed })
     }
 
     /// Loads what is otherwise loaded at its first use.
@@ -255,12 +258,9 @@ impl Kernel {
     pub fn watch_processes(&mut self) -> Result<()> {
         let mut wanted =
             vec![("process_exec", "sched_process_exec"), ("signal_deliver", "signal_deliver")];
-        if let Some(following) = &self.followed {
+        if self.followed.is_some() {
             wanted.push(("task_exit", "sched_process_exit"));
-            let (program, tracepoint) = ("new_task", "task/task_newtask");
-            let tracefs = following.definitions.tracefs();
-            let on_fork = tracepoints::attach(&mut self.ebpf, tracefs, program, tracepoint)?;
-            self.on_fork = Some(on_fork);
+            wanted.push(("new_task", "task_newtask"));
         }
         for (program, tracepoint) in wanted {
             let found: &mut RawTracePoint = self

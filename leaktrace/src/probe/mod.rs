@@ -10,6 +10,7 @@ pub mod guard;
 pub mod hold;
 pub mod janitor;
 pub mod keeper;
+mod kernel_types;
 pub mod limits;
 pub mod links;
 pub mod load;
@@ -20,7 +21,6 @@ mod practice_code;
 mod relinked;
 mod seats;
 mod tracefs;
-mod tracepoints;
 mod trial;
 
 pub use attach::{Attached, Group, TakenOut};

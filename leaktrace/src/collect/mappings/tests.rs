@@ -243,6 +243,19 @@ fn what_was_mapped_before_counts_only_once_it_is_remapped() {
     assert_eq!((held_by(&mappings, 1), held_by(&mappings, 2)), ((4 * PAGE, 1), (0, 0)));
 }
 
+/// What the kernel refuses is told as a call of nothing: its failure is not that of the one before.
+#[test]
+fn what_was_unmapped_does_not_come_back_when_the_next_call_is_refused() {
+    for refused in [MAPPING_UNMAPS, MAPPING_REMAPS] {
+        let mut mappings = fresh();
+        tell(&mut mappings, THREAD, MAPPING_MAPPED, [0, 4], 1, 0);
+        tell(&mut mappings, THREAD, MAPPING_UNMAPS, [0, 4], 0, 0);
+        tell(&mut mappings, THREAD, refused, [0, 0], 0, 0);
+        tell(&mut mappings, THREAD, MAPPING_FAILED, [0, 0], 0, 0);
+        assert_eq!(held_by(&mappings, 1), (0, 0));
+    }
+}
+
 #[test]
 fn what_is_not_mapped_any_more_is_taken_out() {
     let mut mappings = fresh();
