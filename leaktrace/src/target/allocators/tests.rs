@@ -172,3 +172,16 @@ fn no_function_of_an_allocator_s_header_is_forgotten() {
         }
     }
 }
+
+#[test]
+fn jemalloc_s_private_names_are_those_of_its_archive() {
+    let archive = "/usr/lib/x86_64-linux-gnu/libjemalloc.a";
+    let output = std::process::Command::new("nm").arg(archive).output().unwrap();
+    let symbols = String::from_utf8(output.stdout).unwrap();
+    let is_private = |name: &&str| name.ends_with("sdallocx_noflags");
+    let private = symbols.split_ascii_whitespace().find(is_private).unwrap();
+    for prefix in ["", "_rjem_"] {
+        let name = format!("{prefix}{private}");
+        assert!(find(&name).is_some(), "{name}");
+    }
+}

@@ -100,7 +100,9 @@ fn an_allocator_gives_blocks_and_takes_them() {
     assert_eq!(taken(&["malloc", "calloc"]), [""; 0]);
     assert_eq!(taken(&["free", "realloc"]), [""; 0]);
     assert_eq!(taken(&["je_malloc"]), [""; 0]);
-    assert_eq!(taken(&["malloc", "free", "je_sdallocx_noflags"]), ["malloc", "free"]);
+    assert_eq!(taken(&["malloc", "free", "je_je_sdallocx_noflags"]), ["malloc", "free"]);
+    let prefixed = ["je_malloc", "je_free", "je_je_sdallocx_noflags"];
+    assert_eq!(taken(&prefixed), prefixed);
     assert_eq!(taken(&["_rjem_mallocx", "_rjem_sdallocx"]), ["_rjem_mallocx", "_rjem_sdallocx"]);
     assert_eq!(taken(&["mi_malloc", "mi_free", "tc_new"]), ["mi_malloc", "mi_free"]);
     assert_eq!(taken(&["__libc_malloc", "__libc_free"]), ["__libc_malloc", "__libc_free"]);
