@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use leaktrace_ebpf::cookie::{FUNCTION_BITS, Form, Signature};
+use leaktrace_ebpf::cookie::{FUNCTION_BITS, Form, NO_ARGUMENT, Signature};
 use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
 
 use super::allocators::{self, Entry};
@@ -166,6 +166,7 @@ impl Plan {
         is_new: impl Fn(FileId) -> bool,
     ) -> usize {
         let only = options.only.as_deref();
+        let probes = self.probes.len();
         let mut files = 0;
         for file in image.files().filter(|file| is_new(file.id) && is_chosen(file, only)) {
             files += 1;
@@ -188,7 +189,24 @@ impl Plan {
             module: format!("{n} more files"),
             error: "they were not looked into".to_owned(),
         });
+        self.note_sizeless(probes);
         files
+    }
+
+    /// Names the functions of the catalogue among the probes from the `first` on whose blocks have a
+    /// size that no argument says.
+    fn note_sizeless(&mut self, first: usize) {
+        let is_sizeless = |probe: &&PlannedProbe| {
+            probe.role == Role::AllocEntry && probe.signature.size == NO_ARGUMENT
+        };
+        let sizeless = self.probes.iter().skip(first).filter(is_sizeless);
+        let names: Vec<&str> = sizeless.map(|probe| probe.function.as_str()).collect();
+        if !names.is_empty() {
+            self.notes.push(format!(
+                "no argument says how large the blocks of {} are: each counts as 1 byte",
+                names.join(", ")
+            ));
+        }
     }
 
     /// The same for files that came later, with the user's own functions among them.

@@ -68,10 +68,10 @@ pub struct OwnFunction {
     pub throws: bool,
 }
 
-impl OwnFunction {
-    /// What leads to a block whose size nobody knows.
-    const UNKNOWN_BYTES: u64 = 1;
+/// What a block counts as whose size nobody knows, in bytes.
+const UNKNOWN_BYTES: u64 = 1;
 
+impl OwnFunction {
     fn frees(&self) -> bool {
         self.signature.kind == Kind::Free
     }
@@ -103,7 +103,7 @@ pub enum OwnError {
 #[derive(Clone, Debug, Default)]
 pub struct OwnAllocators {
     functions: Vec<OwnFunction>,
-    /// The first is for none.
+    /// The first is for functions of the catalogue that no argument says a size of.
     sizes: Vec<u64>,
 }
 
@@ -117,7 +117,7 @@ impl OwnAllocators {
         if functions.len() > MOST_FUNCTIONS {
             return Err(OwnError::TooMany(functions.len()));
         }
-        let mut sizes = vec![0];
+        let mut sizes = vec![UNKNOWN_BYTES];
         for index in 0..functions.len() {
             let (before, rest) = functions.split_at_mut(index);
             let Some(function) = rest.first_mut() else { break };
@@ -129,7 +129,7 @@ impl OwnAllocators {
             if function.frees() || function.signature.size != NO_ARGUMENT {
                 continue;
             }
-            let bytes = function.fixed_bytes.unwrap_or(OwnFunction::UNKNOWN_BYTES);
+            let bytes = function.fixed_bytes.unwrap_or(UNKNOWN_BYTES);
             let known = sizes.iter().skip(1).position(|size| *size == bytes);
             let index = known.map_or(sizes.len(), |known| known + 1);
             if known.is_none() {
@@ -151,6 +151,7 @@ impl OwnAllocators {
     /// The sizes that [`Signature::fixed_size`] chooses from, in bytes.
     pub fn fixed_sizes(&self) -> [u64; FIXED_SIZES] {
         let mut all = [0; FIXED_SIZES];
+        all[0] = UNKNOWN_BYTES;
         all.iter_mut().zip(&self.sizes).for_each(|(place, size)| *place = *size);
         all
     }

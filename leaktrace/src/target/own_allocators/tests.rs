@@ -20,12 +20,13 @@ fn sizes_have_a_number_each() {
     .unwrap();
     let numbers: Vec<u8> = own.functions.iter().map(|f| f.signature.fixed_size).collect();
     assert_eq!(numbers, [1, 2, 0, 1, 3, 0]);
-    assert_eq!(own.fixed_sizes()[..5], [0, 64, 4096, 1, 0]);
+    assert_eq!(own.fixed_sizes()[..5], [1, 64, 4096, 1, 0]);
     assert!(own.functions.iter().all(|f| f.signature.form == Form::Own));
     assert!(own.functions.iter().all(|f| f.signature.encloses != f.frees()));
     let [note] = own.notes().try_into().unwrap();
     assert!(note.starts_with("nothing says how large the blocks of e are"), "{note}");
     assert_eq!(OwnAllocators::default().notes(), [""; 0]);
+    assert_eq!(OwnAllocators::default().fixed_sizes()[..2], [1, 0]);
 }
 
 #[test]

@@ -82,6 +82,20 @@ fn many_files_with_large_symbol_tables_share_one_budget() {
     });
 }
 
+#[test]
+fn blocks_of_a_size_that_no_argument_says_are_told() {
+    let image = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
+    let mut plan = Plan::make(&image, "exe", &PlanOptions::default()).unwrap();
+    assert!(!plan.notes.iter().any(|note| note.contains("1 byte")), "{:?}", plan.notes);
+    let copies = allocators::find("mi_heap_strdup").unwrap().1.signature;
+    for probe in plan.probes.iter_mut().filter(|probe| probe.function == "calloc") {
+        probe.signature = copies;
+    }
+    plan.note_sizeless(0);
+    let told = "no argument says how large the blocks of calloc are: each counts as 1 byte";
+    assert_eq!(plan.notes.last().unwrap(), told);
+}
+
 /// The names that remain of a file with these functions, each at an address of its own.
 fn taken(names: &[&str]) -> Vec<&'static str> {
     let functions = (1..).zip(names).map(|(number, name)| Function {
