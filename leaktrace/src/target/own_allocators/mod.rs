@@ -1,7 +1,9 @@
 //! The functions that a user names as allocators of their own: what they are, and which probes they
 //! get. Whatever is allocated inside of one is part of it.
 
+mod exceptions;
 mod find;
+mod missing;
 mod names;
 mod start;
 #[cfg(test)]
@@ -65,7 +67,18 @@ pub struct OwnFunction {
     /// How large its blocks are, where no argument says that: bytes. `None`: nobody knows.
     pub fixed_bytes: Option<u64>,
     /// Whether an exception may pass through it.
-    pub throws: bool,
+    pub exceptions: Exceptions,
+}
+
+/// What a user says of the exceptions (or Rust's panics) that pass through a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceptions {
+    /// Nothing: its name and its code have to tell.
+    NotSaid,
+    /// Some may.
+    Pass,
+    /// None ever does.
+    Never,
 }
 
 /// What a block counts as whose size nobody knows, in bytes.
