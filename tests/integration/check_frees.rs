@@ -230,6 +230,19 @@ fn under_jemalloc_nothing_is_wrong_either() {
 }
 
 #[test]
+fn under_mimalloc_nothing_is_wrong_either() {
+    let mut command = Command::new(program("cxx_leak.cc"));
+    command.env("LD_PRELOAD", "libmimalloc.so.2");
+    let report = traced(Target::spawn(&mut command), &[]);
+    assert_none(&report);
+    assert!(report.number("/health/matched_frees") > 0);
+    // By its own names, with no operator that is one function with them.
+    let report = traced(Target::start::<&str>(&program("mi_new.c"), &[]), &[]);
+    assert_none(&report);
+    assert_eq!(report.number("/health/matched_frees"), 14);
+}
+
+#[test]
 fn python_frees_right() {
     let script = "import json, re, collections\n\
                   for i in range(300):\n\

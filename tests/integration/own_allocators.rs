@@ -184,6 +184,84 @@ fn methods_of_cxx_go_by_their_names_and_exceptions_pass_through() {
     assert_eq!(report.number("/totals/freed_blocks"), 3);
 }
 
+/// The address of a method in `arena.cc`'s program, and a copy of that without names.
+fn arena(directory: &Path) -> (u64, PathBuf) {
+    let whole = variant("arena.cc", "arena_to_strip", &[]);
+    let copy = directory.join("arena");
+    let mut strip = Command::new("strip");
+    assert!(strip.arg("--strip-all").arg("-o").args([&copy, &whole]).status().unwrap().success());
+    let symbols = String::from_utf8(Command::new("nm").arg(&whole).output().unwrap().stdout);
+    let symbols = symbols.unwrap();
+    let method = symbols.lines().find(|line| line.ends_with("_ZN4shop5Arena5allocEm")).unwrap();
+    (u64::from_str_radix(method.split(' ').next().unwrap(), 16).unwrap(), copy)
+}
+
+/// A return probe would end the target.
+#[test]
+fn an_exception_passes_through_a_function_of_cxx_that_is_named_without_throws() {
+    let on_return = |report: &Report, function: &str| {
+        let probes = report.at("/probes").as_array().unwrap();
+        let is_return = |p: &&serde_json::Value| {
+            p["function"] == function && p["role"] == "alloc-return" && p["instruction"] == "ret"
+        };
+        probes.iter().filter(is_return).count()
+    };
+    for links in LINKS {
+        let options = [
+            "--alloc-fn=shop::Arena::alloc:size=1",
+            "--free-fn=shop::Arena::release:ptr=1",
+            "--alloc-fn=shop::Pool<long>::get:bytes=8",
+        ];
+        let report = trace_program_with(&program("arena.cc"), &[&options, links].concat());
+        check(&report, &[("leak_from_arena", 8 * 123, 8), ("leak_from_pool", 72, 9)]);
+        assert_eq!(report.number("/totals/freed_blocks"), 3);
+        assert_eq!(on_return(&report, "shop::Arena::alloc"), 1, "{:#}", report.at("/probes"));
+        assert_eq!(on_return(&report, "shop::Pool<long>::get"), 0, "it calls nothing");
+    }
+    // By its address the function has no name that tells.
+    let directory = tempfile::tempdir().unwrap();
+    let (address, copy) = arena(directory.path());
+    let option = format!("--alloc-fn=arena+{address:#x}:size=1");
+    let mut target = Target::start::<&str>(&copy, &[]);
+    let mut trace = Trace::attach(&target, &[&option]);
+    target.work();
+    trace.signal(libc::SIGINT);
+    // Nothing is said of how it frees, and it hands out addresses once more.
+    trace.ended();
+    let report = Report::read(&trace.file("report.json"));
+    assert_eq!(report.number("/totals/allocated_bytes"), 8 * 123 + 3 * 50);
+    assert_eq!(on_return(&report, &format!("arena+{address:#x}")), 1);
+    assert!(target.end().success());
+}
+
+/// Its functions are in none of its own tables.
+#[test]
+fn a_stripped_program_s_functions_go_by_the_names_in_its_debug_symbols() {
+    let options = options(str::to_owned);
+    for script in [
+        "objcopy --only-keep-debug whole pool.debug
+         strip --strip-all -o pool whole
+         objcopy --add-gnu-debuglink=pool.debug pool",
+        "nm whole --format=posix --defined-only | awk '$2 ~ /[Tt]/ { print $1 }' | sort -u >kept
+         objcopy --only-keep-debug whole debug
+         objcopy -S --remove-section .comment --keep-symbols=kept debug mini
+         xz mini
+         strip --strip-all -o stripped whole
+         objcopy --add-section .gnu_debugdata=mini.xz stripped pool",
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::copy(program("pool.c"), directory.path().join("whole")).unwrap();
+        let mut shell = Command::new("sh");
+        let status = shell.args(["-ec", script]).current_dir(directory.path()).status().unwrap();
+        assert!(status.success(), "{script}");
+        let report = trace_program_with(&directory.path().join("pool"), &strs(&options));
+        let bytes = LEAKS.iter().map(|(_, bytes, _)| bytes).sum();
+        let blocks = LEAKS.iter().map(|(.., blocks)| blocks).sum();
+        assert_eq!(report.totals(), Held { bytes, blocks }, "{script}\n{:#}", report.0);
+        report.assert_every_free_matched();
+    }
+}
+
 #[test]
 fn the_users_word_on_a_function_stands_over_the_catalogues() {
     let report = trace_program_with(
@@ -254,10 +332,11 @@ fn what_makes_no_sense_is_a_usage_error() {
     let unknown_key = file("key.toml", "[[allocator]]\nallocs = [\"f\"]\n");
     let wrong_spec = file("spec.toml", "[[allocator]]\n\nalloc = [\"f:size=7\"]\n");
     let twice = file("twice.toml", "[[allocator]]\nalloc = [\"f\"]\nfree = [\"f\"]\n");
-    let cases: [(&str, &[&str]); 11] = [
+    let cases: [(&str, &[&str]); 12] = [
         ("--alloc-fn=f:size=9", &["'--alloc-fn <SPEC>'", "from 0 for the first to 5"]),
         ("--alloc-fn=", &["--alloc-fn"]),
         ("--alloc-fn=f:sise=1", &["`sise=1`", "size=N, count=N"]),
+        ("--alloc-fn=f:throws,nothrow", &["`throws` and `nothrow` exclude each other"]),
         ("--alloc-fn=app+0x12q", &["`0x12q` is no address"]),
         ("--alloc-fn=+0x12", &["needs its object in front"]),
         ("--free-fn=f:size=0", &["'--free-fn <SPEC>'", "ptr=N only"]),

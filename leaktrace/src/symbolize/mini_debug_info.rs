@@ -34,7 +34,7 @@ pub(super) fn functions(file: &File, facts: &ElfFacts) -> Option<(SymbolTable, V
 ///
 /// A sentence on what is wrong with the section.
 pub(super) fn add(table: &mut SymbolTable, section: &[u8]) -> Result<(), String> {
-    let unpacked = mini_debug_info::unpack(section)?;
+    let unpacked = mini_debug_info::unpack(section).map_err(|e| e.to_string())?;
     table.add(unpacked.as_slice(), Table::Full)
 }
 

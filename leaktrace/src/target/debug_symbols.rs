@@ -6,26 +6,38 @@ use std::fs::File;
 use super::budget::Budget;
 use super::debug_places::{self, Place, crc32};
 use super::elf::{Elf, ElfError, Function};
-use super::mini_debug_info::{self, MOST_PACKED_BYTES};
+use super::mini_debug_info::{self, MOST_PACKED_BYTES, UnpackError};
 use super::object_file::ObjectFile;
 use super::regular_file::{self, Links};
 
-/// The functions of a file without `.symtab` whose name is `wanted`, as its debug file or else its
-/// `.gnu_debugdata` has them. The latter is only unpacked for programs: Fedora has it in each library.
+/// Which functions are looked for.
+pub(super) struct Sought<F> {
+    /// Those of these names,
+    pub(super) is_wanted: F,
+    /// which have so many bytes at most.
+    pub(super) longest: usize,
+    /// Whether the mini debug information of a library is unpacked, too: Fedora has it in each.
+    pub(super) in_libraries: bool,
+}
+
+/// The functions of a file without `.symtab` that are sought, as its debug file or else its
+/// `.gnu_debugdata` has them.
 ///
 /// # Errors
 ///
-/// [`ElfError`] when the file itself cannot be read. What cannot be read of the others is not there.
-pub(super) fn functions(
+/// [`ElfError`] when the file itself cannot be read, and [`ElfError::OverBudget`] when that is why
+/// nothing was found. What else cannot be read of the others is not there.
+pub(super) fn functions<F: Fn(&str) -> bool>(
     elf: &Elf<'_>,
     file: &ObjectFile,
     budget: &Budget,
-    wanted: impl Fn(&str) -> bool,
+    sought: &Sought<F>,
 ) -> Result<Vec<Function>, ElfError> {
     let build_id = elf.build_id()?;
     let link = elf.debug_link()?;
     let name = link.as_ref().map(|(name, _)| name.as_str());
     let places = debug_places::of(build_id.as_deref(), name, &file.raw_path, &file.root);
+    let mut is_over_budget = false;
     for place in places {
         let Some(found) = open(&place) else { continue };
         let Ok(debug) = Elf::open_within(&found, budget) else { continue };
@@ -36,26 +48,37 @@ pub(super) fn functions(
             }
             (None, None) => false,
         };
-        if belongs
-            && debug.has_symbol_table()
-            && let Ok(functions) = debug.functions(&wanted)
-        {
-            log::debug!("the symbols of {} are in {}", file.path, place.path.display());
-            return Ok(functions);
+        if !belongs || !debug.has_symbol_table() {
+            continue;
+        }
+        match debug.functions_called(sought.longest, &sought.is_wanted) {
+            Ok(functions) => {
+                log::debug!("the symbols of {} are in {}", file.path, place.path.display());
+                return Ok(functions);
+            }
+            Err(error) => is_over_budget |= matches!(error, ElfError::OverBudget),
         }
     }
     let [section] = elf.sections([".gnu_debugdata"])?;
-    let is_program = elf.entry() != 0;
-    let Some(section) = section.filter(|s| is_program && s.size <= MOST_PACKED_BYTES) else {
-        return Ok(Vec::new());
-    };
-    let packed = elf.read(section.offset, section.size)?;
-    let unpacked = mini_debug_info::unpack(&packed).unwrap_or_else(|error| {
-        log::debug!("the mini debug information of {} is of no use: {error}", file.path);
-        Vec::new()
-    });
-    let inner = Elf::in_memory(&unpacked, budget);
-    Ok(inner.and_then(|inner| inner.functions(wanted)).unwrap_or_default())
+    let is_looked_into = sought.in_libraries || elf.entry() != 0;
+    if let Some(section) = section.filter(|s| is_looked_into && s.size <= MOST_PACKED_BYTES) {
+        let packed = elf.read(section.offset, section.size)?;
+        match mini_debug_info::unpack_within(&packed, budget) {
+            Ok(unpacked) => {
+                let inner = Elf::in_memory(&unpacked, budget)
+                    .and_then(|inner| inner.functions_called(sought.longest, &sought.is_wanted));
+                match inner {
+                    Ok(functions) => return Ok(functions),
+                    Err(error) => is_over_budget |= matches!(error, ElfError::OverBudget),
+                }
+            }
+            Err(UnpackError::OverBudget) => is_over_budget = true,
+            Err(error) => {
+                log::debug!("the mini debug information of {} is of no use: {error}", file.path);
+            }
+        }
+    }
+    if is_over_budget { Err(ElfError::OverBudget) } else { Ok(Vec::new()) }
 }
 
 fn open(place: &Place) -> Option<File> {

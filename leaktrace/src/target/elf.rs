@@ -22,7 +22,7 @@ mod symbols;
 mod tests;
 
 pub use sections::Section;
-pub use symbols::Function;
+pub use symbols::{Function, LONGEST_KNOWN};
 
 use source::Source;
 

@@ -1,9 +1,12 @@
 //! `.gnu_debugdata`, the symbol table of a stripped program in an ELF file packed by xz (GDB's manual,
 //! "Debugging information in a special section"), unpacked within bounds: of sizes, and of memory.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use lzma_rust2::XzReader;
+use thiserror::Error;
+
+use super::budget::Budget;
 
 /// Packed, it may have so many bytes.
 pub const MOST_PACKED_BYTES: u64 = 16 << 20;
@@ -13,25 +16,69 @@ const MOST_BYTES: u64 = 64 << 20;
 /// 64 MiB.
 const MOST_MEMORY_KIB: u32 = 65 << 10;
 
+/// What is unpacked in one go, in bytes.
+const CHUNK: u64 = 64 << 10;
+/// Unpacking a byte, or to one, takes as long as reading so many.
+const UNPACKING: u64 = 16;
+
+/// Why a section could not be unpacked.
+#[derive(Debug, Error)]
+pub enum UnpackError {
+    /// It is none, or damaged.
+    #[error("it cannot be unpacked ({0})")]
+    Broken(#[from] io::Error),
+    /// There is more in it than is looked at.
+    #[error("unpacked it is larger than {} MiB", MOST_BYTES >> 20)]
+    TooLarge,
+    /// There is more in it than the budget has left.
+    #[error("unpacked it is too large, or what was unpacked before it was")]
+    OverBudget,
+}
+
 /// Unpacks the section.
 ///
 /// # Errors
 ///
-/// A sentence on what is wrong with it.
-pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
-    unpack_within(packed, MOST_BYTES)
+/// [`UnpackError`]: what is wrong with it.
+pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, UnpackError> {
+    unpack_up_to(MOST_BYTES, packed, None)
 }
 
-fn unpack_within(packed: &[u8], most_bytes: u64) -> Result<Vec<u8>, String> {
+/// The same, for one of several files: what all of them take comes out of `budget`, before the time is
+/// spent.
+///
+/// # Errors
+///
+/// As [`unpack`]; [`UnpackError::OverBudget`].
+pub fn unpack_within(packed: &[u8], budget: &Budget) -> Result<Vec<u8>, UnpackError> {
+    unpack_up_to(MOST_BYTES, packed, Some(budget))
+}
+
+fn unpack_up_to(
+    most_bytes: u64,
+    packed: &[u8],
+    budget: Option<&Budget>,
+) -> Result<Vec<u8>, UnpackError> {
+    let charge = |bytes: u64| match budget {
+        Some(budget) if !budget.take(bytes.saturating_mul(UNPACKING)) => {
+            Err(UnpackError::OverBudget)
+        }
+        _ => Ok(()),
+    };
+    // Many empty blocks take their time, too.
+    charge(packed.len() as u64)?;
+    let mut reader = XzReader::new_mem_limit(packed, true, MOST_MEMORY_KIB);
     let mut unpacked = Vec::new();
-    XzReader::new_mem_limit(packed, true, MOST_MEMORY_KIB)
-        .take(most_bytes + 1)
-        .read_to_end(&mut unpacked)
-        .map_err(|e| format!("it cannot be unpacked ({e})"))?;
-    if unpacked.len() as u64 > most_bytes {
-        return Err(format!("unpacked it is larger than {} MiB", most_bytes >> 20));
+    loop {
+        charge(CHUNK)?;
+        let more = reader.by_ref().take(CHUNK).read_to_end(&mut unpacked)?;
+        if unpacked.len() as u64 > most_bytes {
+            return Err(UnpackError::TooLarge);
+        }
+        if (more as u64) < CHUNK {
+            return Ok(unpacked);
+        }
     }
-    Ok(unpacked)
 }
 
 #[cfg(test)]
@@ -51,10 +98,23 @@ mod tests {
 
     #[test]
     fn no_more_is_unpacked_than_is_allowed() {
-        assert_eq!(unpack_within(LEAKS, 4000).unwrap(), b"leak".repeat(1000));
-        assert!(unpack_within(LEAKS, 3999).unwrap_err().contains("larger than"));
+        let up_to = |most, packed| unpack_up_to(most, packed, None);
+        assert_eq!(up_to(4000, LEAKS).unwrap(), b"leak".repeat(1000));
+        assert!(matches!(up_to(3999, LEAKS), Err(UnpackError::TooLarge)));
         let cut = &LEAKS[..LEAKS.len() - 20];
-        assert!(unpack_within(cut, 4000).unwrap_err().contains("unpacked"));
+        assert!(matches!(up_to(4000, cut), Err(UnpackError::Broken(_))));
         assert!(unpack(b"").is_err());
+    }
+
+    /// A few KiB may be 64 MiB, and a process may map thousands of such files.
+    #[test]
+    fn what_is_unpacked_comes_out_of_the_budget_not_only_what_is_packed() {
+        let streams = LEAKS.repeat(64);
+        assert_eq!(unpack(&streams).unwrap().len(), 64 * 4000);
+        let enough = Budget::of(UNPACKING * (streams.len() as u64 + 4 * CHUNK));
+        assert_eq!(unpack_within(&streams, &enough).unwrap().len(), 64 * 4000);
+        assert!(matches!(unpack_within(LEAKS, &enough), Err(UnpackError::OverBudget)));
+        let too_little = Budget::of(UNPACKING * (streams.len() as u64 + 3 * CHUNK));
+        assert!(matches!(unpack_within(&streams, &too_little), Err(UnpackError::OverBudget)));
     }
 }

@@ -41,7 +41,7 @@ pub use image::{Image, Located};
 pub use loader::LoaderHook;
 pub use mapping_callers::MappingCallers;
 pub use object_file::ObjectFile;
-pub use own_allocators::{OwnAllocators, OwnFunction, Place};
+pub use own_allocators::{Exceptions, OwnAllocators, OwnFunction, Place};
 pub use plan::{Plan, PlanOptions, PlannedProbe};
 pub use process::Process;
 pub use sites::Role;

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use leaktrace_ebpf::cookie::{FUNCTION_BITS, Form, Signature};
+use leaktrace_ebpf::cookie::{FUNCTION_BITS, Form, NO_ARGUMENT, Signature};
 use leaktrace_ebpf::records::MAX_ALLOCATOR_RANGES;
 
 use super::allocators::{self, Entry};
 use super::budget::Budget;
-use super::debug_symbols;
-use super::elf::{Elf, ElfError, Function};
+use super::debug_symbols::{self, Sought};
+use super::elf::{Elf, ElfError, Function, LONGEST_KNOWN};
 use super::entry_points::ALL_FUNCTIONS;
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
@@ -166,20 +166,12 @@ impl Plan {
         is_new: impl Fn(FileId) -> bool,
     ) -> usize {
         let only = options.only.as_deref();
+        let probes = self.probes.len();
         let mut files = 0;
         for file in image.files().filter(|file| is_new(file.id) && is_chosen(file, only)) {
             files += 1;
-            match self.add_file(image, file, budget) {
-                Ok(()) => {}
-                // An allocator may be among them.
-                Err(error @ ElfError::OverBudget) => self.failures.push(ProbeFailure {
-                    function: ALL_FUNCTIONS.to_owned(),
-                    module: file.path.clone(),
-                    error: error.to_string(),
-                }),
-                Err(error) => {
-                    self.notes.push(format!("{} was not looked into: {error}", file.path));
-                }
+            if let Err(error) = self.add_file(image, file, budget) {
+                self.was_not_read(file, format!("{} was not looked into", file.path), &error);
             }
         }
         cap(&mut self.notes, |n| format!("{n} more files were not looked into"));
@@ -188,7 +180,37 @@ impl Plan {
             module: format!("{n} more files"),
             error: "they were not looked into".to_owned(),
         });
+        self.note_sizeless(probes);
         files
+    }
+
+    /// Names the functions of the catalogue among the probes from the `first` on whose blocks have a
+    /// size that no argument says.
+    fn note_sizeless(&mut self, first: usize) {
+        let is_sizeless = |probe: &&PlannedProbe| {
+            probe.role == Role::AllocEntry && probe.signature.size == NO_ARGUMENT
+        };
+        let sizeless = self.probes.iter().skip(first).filter(is_sizeless);
+        let names: Vec<&str> = sizeless.map(|probe| probe.function.as_str()).collect();
+        if !names.is_empty() {
+            self.notes.push(format!(
+                "no argument says how large the blocks of {} are: each counts as 1 byte",
+                names.join(", ")
+            ));
+        }
+    }
+
+    /// Says what of a file could not be read.
+    fn was_not_read(&mut self, file: &ObjectFile, what: String, error: &ElfError) {
+        match error {
+            // An allocator may be among them.
+            ElfError::OverBudget => self.failures.push(ProbeFailure {
+                function: ALL_FUNCTIONS.to_owned(),
+                module: file.path.clone(),
+                error: error.to_string(),
+            }),
+            error => self.notes.push(format!("{what}: {error}")),
+        }
     }
 
     /// The same for files that came later, with the user's own functions among them.
@@ -256,10 +278,19 @@ impl Plan {
         let mut defined = Defined::by(&elf)?;
         if !defined.has_allocator() && !elf.has_symbol_table() {
             // A static program, say, that is stripped.
-            let is_wanted = |name: &str| allocators::find(name).is_some();
-            let elsewhere = Defined::of(debug_symbols::functions(&elf, file, budget, is_wanted)?);
-            if elsewhere.has_allocator() {
-                defined = elsewhere;
+            let sought = Sought {
+                is_wanted: |name: &str| allocators::find(name).is_some(),
+                longest: LONGEST_KNOWN,
+                in_libraries: false,
+            };
+            match debug_symbols::functions(&elf, file, budget, &sought).map(Defined::of) {
+                Ok(elsewhere) if elsewhere.has_allocator() => defined = elsewhere,
+                Ok(_) => {}
+                // Operators that the file itself has are there all the same.
+                Err(error) => {
+                    let what = format!("the debug symbols of {} were not looked into", file.path);
+                    self.was_not_read(file, what, &error);
+                }
             }
         }
         if defined.functions.is_empty() {

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use super::decode::{self, Exit, Machine, Part, Transfer};
 use super::elf::{Elf, Function};
 use super::sites::LONGEST_FUNCTION;
-use super::unwind;
+use super::unwind::{self, Described};
 
 /// The most parts of one function.
 const MOST_PARTS: usize = 16;
@@ -24,8 +24,10 @@ pub(super) struct Bounds<'e, 'f> {
 struct Known {
     /// First address, size.
     symbols: Vec<(u64, u64)>,
-    /// First address, first behind.
+    /// First address, first behind; in order.
     entries: Vec<(u64, u64)>,
+    /// Whether `entries` are all of the file's unwind data.
+    is_all: bool,
 }
 
 impl<'e, 'f> Bounds<'e, 'f> {
@@ -33,20 +35,58 @@ impl<'e, 'f> Bounds<'e, 'f> {
         Self { elf, known: OnceCell::new() }
     }
 
-    /// The function that an address lies in: the first address, and the first behind.
-    fn around(&self, address: u64) -> Option<(u64, u64)> {
-        let Known { symbols, entries } = self.known.get_or_init(|| {
-            let mut entries = unwind::described(self.elf).unwrap_or_default();
+    fn known(&self) -> &Known {
+        self.known.get_or_init(|| {
+            let described = unwind::described(self.elf);
+            let is_all = described.as_ref().is_ok_and(|d| d.skipped == 0 && !d.pieces.is_empty());
+            let Described { pieces: mut entries, .. } = described.unwrap_or_default();
             entries.sort_unstable();
-            Known { symbols: self.elf.function_ranges().unwrap_or_default(), entries }
-        });
+            let symbols = self.elf.function_ranges().unwrap_or_default();
+            Known { symbols, entries, is_all }
+        })
+    }
+
+    /// The entry of the unwind data that an address lies in.
+    fn entry(&self, address: u64) -> Option<(u64, u64)> {
+        let entries = &self.known().entries;
         let after = entries.partition_point(|&(start, _)| start <= address);
         let entry = after.checked_sub(1).and_then(|before| entries.get(before));
-        entry.copied().filter(|&(_, end)| address < end).or_else(|| {
+        entry.copied().filter(|&(_, end)| address < end)
+    }
+
+    /// The function that an address lies in: the first address, and the first behind.
+    fn around(&self, address: u64) -> Option<(u64, u64)> {
+        self.entry(address).or_else(|| {
+            let mut symbols = self.known().symbols.iter();
             let &(start, size) =
-                symbols.iter().find(|&&(start, size)| address.wrapping_sub(start) < size)?;
+                symbols.find(|&&(start, size)| address.wrapping_sub(start) < size)?;
             Some((start, start.checked_add(size)?))
         })
+    }
+
+    /// The size of the function that begins at an address, as the file's symbols or its unwind data say;
+    /// 0 if neither does. `None` when no function is known to begin there.
+    pub(super) fn size_at(&self, address: u64) -> Option<u64> {
+        let Known { symbols, entries, .. } = self.known();
+        let by_symbol =
+            symbols.iter().filter(|(start, _)| *start == address).map(|(_, size)| *size);
+        let at = entries.partition_point(|&(start, _)| start < address);
+        let entries = entries.iter().skip(at).take_while(|(start, _)| *start == address);
+        by_symbol.chain(entries.map(|(start, end)| end - start)).max()
+    }
+
+    /// Where the function begins that an address lies within, behind its start.
+    pub(super) fn start_before(&self, address: u64) -> Option<u64> {
+        let Known { symbols, entries, .. } = self.known();
+        let entries = entries.iter().map(|(start, end)| (*start, end - start));
+        let covers = |&(start, size): &(u64, u64)| start < address && address - start < size;
+        symbols.iter().copied().chain(entries).find(covers).map(|(start, _)| start)
+    }
+
+    /// Whether the file has unwind data, and none for the code at an address: an exception that gets there
+    /// ends the process, whatever sits on its way.
+    pub(super) fn stops_exceptions(&self, address: u64) -> bool {
+        self.known().is_all && self.entry(address).is_none()
     }
 }
 

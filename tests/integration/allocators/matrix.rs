@@ -158,6 +158,7 @@ const MUST_BE_THERE: &[(&str, &[&str])] = &[
     ("jemalloc", &["by_mallocx", "by_xallocx", "for_sdallocx", "by__ZnwmSt11align_val_t"]),
     ("tcmalloc", &["by_tc_new", "for_tc_delete_sized", "by_tc_realloc"]),
     ("mimalloc", &["by_mi_expand", "by_mi_reallocf", "by_mi_heap_malloc", "for_mi_free_size"]),
+    ("mimalloc", &["by_mi_strdup", "by_mi_heap_strndup", "by_mi_wcsdup", "by_mi_dupenv_s"]),
 ];
 
 #[test]

@@ -250,12 +250,13 @@ void on_another_thread(void (*frees)(void *, size_t), void *block, size_t size)
         by_##name(for_##name(81), TOO_MUCH / 8, 8);                                                \
     }
 
-/* A function that copies a string. */
-#define COPIES(name, call)                                                                         \
+/* A function that copies a string, into a block of `size` bytes. */
+#define COPIES(name, call) COPIES_INTO(name, call, strlen(text) + 1)
+#define COPIES_INTO(name, call, size)                                                              \
     static struct row row_##name = {"by_" #name};                                          \
     NOINLINE static void *by_##name(const char *text)                                              \
     {                                                                                              \
-        return returned(&row_##name, call, strlen(text) + 1);                                      \
+        return returned(&row_##name, call, size);                                                  \
     }                                                                                              \
     static void try_##name(void)                                                                   \
     {                                                                                              \

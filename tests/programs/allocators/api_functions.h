@@ -256,9 +256,7 @@ static void call_tcmalloc(void)
     try_tc_deletearray_aligned_nothrow();
 }
 
-/* ---- mimalloc ----
- *
- * Without mi_strdup and its like: what they allocate, they allocate inline, and none is told how much. */
+/* ---- mimalloc ---- */
 
 typedef struct mi_heap_s mi_heap_t;
 MAY_BE_MISSING(mi_heap_t *, mi_heap_get_default, void);
@@ -314,6 +312,15 @@ MAY_BE_MISSING(void, mi_free_size_aligned, void *, size_t, size_t);
 MAY_BE_MISSING(void, mi_free_aligned, void *, size_t);
 MAY_BE_MISSING(void, mi_cfree, void *);
 
+MAY_BE_MISSING(char *, mi_strdup, const char *);
+MAY_BE_MISSING(char *, mi_strndup, const char *, size_t);
+MAY_BE_MISSING(char *, mi_heap_strdup, mi_heap_t *, const char *);
+MAY_BE_MISSING(char *, mi_heap_strndup, mi_heap_t *, const char *, size_t);
+MAY_BE_MISSING(unsigned char *, mi_mbsdup, const unsigned char *);
+MAY_BE_MISSING(unsigned short *, mi_wcsdup, const unsigned short *);
+MAY_BE_MISSING(char *, mi_realpath, const char *, char *);
+MAY_BE_MISSING(int, mi_dupenv_s, char **, size_t *, const char *);
+
 #define HEAP mi_heap_get_default()
 
 BY_SIZE(mi_malloc, mi_malloc(size), 3 << 20, 1)
@@ -363,6 +370,41 @@ RESIZES(mi_heap_rezalloc, mi_heap_rezalloc(HEAP, block, size), 1, 0)
 RESIZES_ARRAY(mi_heap_reallocn, mi_heap_reallocn(HEAP, block, count, size))
 RESIZES_ARRAY(mi_heap_recalloc, mi_heap_recalloc(HEAP, block, count, size))
 RESIZES(mi_heap_realloc_aligned, mi_heap_realloc_aligned(HEAP, block, size, 64), 0, 0)
+
+/* What they copy, the library allocates inline: nobody is told how much, and each counts as a byte. */
+COPIES_INTO(mi_strdup, mi_strdup(text), 1)
+COPIES_INTO(mi_strndup, mi_strndup(text, 5), 1)
+COPIES_INTO(mi_heap_strdup, mi_heap_strdup(HEAP, text), 1)
+COPIES_INTO(mi_heap_strndup, mi_heap_strndup(HEAP, text, 100), 1)
+COPIES_INTO(mi_mbsdup, mi_mbsdup((const unsigned char *)text), 1)
+
+/* It calls mi_malloc. */
+static const unsigned short *widened(const char *text)
+{
+    static unsigned short wide[64];
+    size_t length = strlen(text);
+    for (size_t i = 0; i <= length; i++)
+        wide[i] = (unsigned char)text[i];
+    return wide;
+}
+COPIES_INTO(mi_wcsdup, mi_wcsdup(widened(text)), 2 * (strlen(text) + 1))
+
+static char *value_of(const char *variable)
+{
+    char *value = NULL;
+    must(mi_dupenv_s(&value, NULL, variable) == 0, "no error of mi_dupenv_s");
+    return value;
+}
+COPIES_INTO(mi_dupenv_s, value_of("PATH"), 1)
+
+/* These succeed without a block. */
+static void try_without_a_block(void)
+{
+    static char path[4096];
+    must(mi_realpath("/", path) == path, "the caller's buffer");
+    must(value_of("no such variable") == NULL, "no value");
+}
+
 FREES(mi_free, mi_malloc(size), mi_free(block))
 FREES(mi_free_size, mi_malloc(size), mi_free_size(block, size))
 FREES(mi_free_size_aligned, mi_malloc_aligned(size, 64), mi_free_size_aligned(block, size, 64))
@@ -419,6 +461,14 @@ static void call_mimalloc(void)
     try_mi_heap_reallocn();
     try_mi_heap_recalloc();
     try_mi_heap_realloc_aligned();
+    try_mi_strdup();
+    try_mi_strndup();
+    try_mi_heap_strdup();
+    try_mi_heap_strndup();
+    try_mi_mbsdup();
+    try_mi_wcsdup();
+    try_mi_dupenv_s();
+    try_without_a_block();
     try_mi_free();
     try_mi_free_size();
     try_mi_free_size_aligned();

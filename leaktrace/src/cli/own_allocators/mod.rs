@@ -23,7 +23,8 @@ pub struct OwnArgs {
     /// where no argument has it (else each block counts as 1 byte); out=N: the block is written through
     /// that argument, and 0 returned if all is well; ret: it is returned (default);
     /// ptr=N: the block that goes in and is reallocated; align=N: nothing is made of it;
-    /// throws: an exception may pass through
+    /// throws: an exception may pass through it, which is taken for granted of names of C++ and Rust and
+    /// of addresses; nothrow: none can, and it costs less
     #[arg(long = "alloc-fn", value_name = "SPEC", value_parser = spec::allocates)]
     pub alloc_fn: Vec<OwnFunction>,
     /// A function of the target's own that frees, e.g. `pool_put:ptr=1`; repeatable

@@ -4,14 +4,14 @@ use leaktrace_ebpf::cookie::{Kind, NO_ARGUMENT, Signature};
 
 use crate::cli::values;
 use crate::model::printable;
-use crate::target::{OwnFunction, Place};
+use crate::target::{Exceptions, OwnFunction, Place};
 
 /// Arguments are looked for in registers, of which there are so many on every machine.
 const LAST_ARGUMENT: u8 = 5;
 /// A longer one is a mistake, in bytes.
 const LONGEST: usize = 4096;
 
-const ALLOC_KEYS: &str = "size=N, count=N, bytes=SIZE, ret, out=N, ptr=N, align=N, throws";
+const ALLOC_KEYS: &str = "size=N, count=N, bytes=SIZE, ret, out=N, ptr=N, align=N, throws, nothrow";
 
 /// A function that allocates.
 ///
@@ -38,7 +38,7 @@ pub(super) fn allocates_in(text: &str, object: Option<&str>) -> Result<OwnFuncti
         match key {
             "size" | "count" | "out" | "ptr" | "align" => Some(Takes::Argument),
             "bytes" => Some(Takes::Size),
-            "ret" | "throws" => Some(Takes::Nothing),
+            "ret" | "throws" | "nothrow" => Some(Takes::Nothing),
             _ => None,
         }
         .ok_or_else(|| format!("a function that allocates has the keys {ALLOC_KEYS}"))
@@ -59,6 +59,18 @@ pub(super) fn allocates_in(text: &str, object: Option<&str>) -> Result<OwnFuncti
     if keys.has("count") && size.is_none() {
         return Err("`count=N` needs `size=N`, the argument that it is multiplied with".to_owned());
     }
+    let exceptions = match (keys.has("throws"), keys.has("nothrow")) {
+        (true, true) => {
+            return Err(
+                "`throws` and `nothrow` exclude each other: an exception may pass through \
+                        the function, or none can"
+                    .to_owned(),
+            );
+        }
+        (true, false) => Exceptions::Pass,
+        (false, true) => Exceptions::Never,
+        (false, false) => Exceptions::NotSaid,
+    };
     let kind = if pointer.is_some() { Kind::Reallocate } else { Kind::Allocate };
     let or_none = |argument: Option<u8>| argument.unwrap_or(NO_ARGUMENT);
     let signature = Signature::of(kind)
@@ -66,7 +78,7 @@ pub(super) fn allocates_in(text: &str, object: Option<&str>) -> Result<OwnFuncti
         .count(or_none(keys.argument("count")))
         .pointer(or_none(pointer))
         .out(or_none(keys.argument("out")));
-    Ok(OwnFunction { place, signature, fixed_bytes: keys.bytes, throws: keys.has("throws") })
+    Ok(OwnFunction { place, signature, fixed_bytes: keys.bytes, exceptions })
 }
 
 /// The same, in `object` where the text names none.
@@ -78,7 +90,7 @@ pub(super) fn frees_in(text: &str, object: Option<&str>) -> Result<OwnFunction, 
             .ok_or_else(|| "a function that frees has the key ptr=N only".to_owned())
     })?;
     let signature = Signature::of(Kind::Free).pointer(keys.argument("ptr").unwrap_or(0));
-    Ok(OwnFunction { place, signature, fixed_bytes: None, throws: false })
+    Ok(OwnFunction { place, signature, fixed_bytes: None, exceptions: Exceptions::NotSaid })
 }
 
 /// The place, and the keys behind the last colon that is no part of a `::`.
@@ -255,7 +267,10 @@ mod tests {
         let realloc = Signature::of(Kind::Reallocate).pointer(1).size(2);
         assert_eq!(of("f:ptr=1,size=2").signature, realloc);
         let fixed = of("f:bytes=4KiB,throws");
-        assert_eq!((fixed.fixed_bytes, fixed.throws, fixed.signature), (Some(4096), true, base));
+        assert_eq!((fixed.fixed_bytes, fixed.signature), (Some(4096), base));
+        assert_eq!(fixed.exceptions, Exceptions::Pass);
+        assert_eq!(of("f:nothrow").exceptions, Exceptions::Never);
+        assert_eq!(of("f").exceptions, Exceptions::NotSaid);
         let frees = |text| frees(text).unwrap().signature;
         assert_eq!(frees("f"), Signature::of(Kind::Free).pointer(0));
         assert_eq!(frees("f:ptr=5"), Signature::of(Kind::Free).pointer(5));
@@ -284,6 +299,8 @@ mod tests {
             ("f:ret=1", "`ret=1`: the key takes no value"),
             ("f:ret,out=0", "`ret` and `out=N` exclude each other"),
             ("f:size=0,bytes=4", "`size=N` and `bytes=SIZE` exclude each other"),
+            ("f:throws,nothrow", "`throws` and `nothrow` exclude each other"),
+            ("f:nothrow=1", "`nothrow=1`: the key takes no value"),
             ("f:bytes=0", "`bytes=0`: it takes a size, like"),
             ("f:bytes=x", "`bytes=x`: it takes a size, like"),
             ("f:bytes", "`bytes`: it takes a size, like"),

@@ -37,12 +37,13 @@ macro_rules! prefixed {
             Entry::new(Family::$family, concat!($prefix, "free"), FREES),
             Entry::new(Family::$family, concat!($prefix, "free_sized"), FREES).wrapping(),
             Entry::new(Family::$family, concat!($prefix, "free_aligned_sized"), FREES).wrapping(),
-            // What its sized `operator delete` calls; `je_` belongs to the inner name.
+            // What its sized `operator delete` calls. A private name: all of them have the prefix and
+            // `je_`, and this one begins with another `je_`.
             Entry::new(Family::$family, $no_flags, FREES)
         )
     };
 }
 
 pub(super) const PLAIN: &[Entry] = own!(Jemalloc, "",);
-pub(super) const JE: &[Entry] = prefixed!(Je, "je_", "je_sdallocx_noflags");
-pub(super) const RJEM: &[Entry] = prefixed!(Rjem, "_rjem_", "_rjem_je_sdallocx_noflags");
+pub(super) const JE: &[Entry] = prefixed!(Je, "je_", "je_je_sdallocx_noflags");
+pub(super) const RJEM: &[Entry] = prefixed!(Rjem, "_rjem_", "_rjem_je_je_sdallocx_noflags");

@@ -1,9 +1,11 @@
 //! mimalloc under its own names: `mimalloc.h`.
 //!
-//! What is not here calls what is: `mi_strdup` and its like call `mi_heap_malloc`, `mi_reallocarr`
-//! calls `mi_reallocarray`. `mi_heap_destroy` frees whole heaps, which no probe tells.
+//! What is not here calls what is: `mi_reallocarr` calls `mi_reallocarray`. `mi_realpath` and
+//! `mi_dupenv_s` call `mi_strdup`; they may also succeed without a new block (in the caller's buffer, and
+//! for a variable that is not set), which a probe of their own would take for one. `mi_heap_destroy` frees
+//! whole heaps, which no probe tells.
 
-use leaktrace_ebpf::cookie::{Form, Signature};
+use leaktrace_ebpf::cookie::{Kind, Signature};
 
 use super::Family::Mimalloc;
 use super::{Entry, FREES, allocates, allocates_many, reallocates, reallocates_or_frees};
@@ -17,10 +19,14 @@ const fn wrapper(name: &'static str, signature: Signature) -> Entry {
     function(name, signature).wrapping()
 }
 
-const fn new(name: &'static str, signature: Signature) -> Entry {
-    function(name, signature.form(Form::New)).wrapping()
+/// A function that copies a string, whose length no argument says. Some call another function of the
+/// table for the copy, which knows how much; in others that is inlined.
+const fn copies(name: &'static str) -> Entry {
+    wrapper(name, Signature::of(Kind::Allocate))
 }
 
+// `mi_new` and its like are `operator new` only in how they fail: `mi_free` takes their blocks, and
+// mimalloc's own containers (`mi_stl_allocator`) give them to it.
 pub(super) const TABLE: &[Entry] = &[
     function("mi_malloc", allocates(0)),
     function("mi_malloc_small", allocates(0)),
@@ -60,13 +66,13 @@ pub(super) const TABLE: &[Entry] = &[
     wrapper("mi_free_size_aligned", FREES),
     wrapper("mi_free_aligned", FREES),
     wrapper("mi_cfree", FREES),
-    new("mi_new", allocates(0)).throwing(),
-    new("mi_new_nothrow", allocates(0)),
-    new("mi_new_aligned", allocates(0)).throwing(),
-    new("mi_new_aligned_nothrow", allocates(0)),
-    new("mi_new_n", allocates_many(0, 1)).throwing(),
-    new("mi_new_realloc", reallocates(0, 1)).throwing(),
-    new("mi_new_reallocn", reallocates(0, 2).count(1)).throwing(),
+    wrapper("mi_new", allocates(0)).throwing(),
+    wrapper("mi_new_nothrow", allocates(0)),
+    wrapper("mi_new_aligned", allocates(0)).throwing(),
+    wrapper("mi_new_aligned_nothrow", allocates(0)),
+    wrapper("mi_new_n", allocates_many(0, 1)).throwing(),
+    wrapper("mi_new_realloc", reallocates(0, 1)).throwing(),
+    wrapper("mi_new_reallocn", reallocates(0, 2).count(1)).throwing(),
     function("mi_heap_malloc", allocates(1)),
     function("mi_heap_malloc_small", allocates(1)),
     function("mi_heap_zalloc", allocates(1)),
@@ -89,6 +95,15 @@ pub(super) const TABLE: &[Entry] = &[
     function("mi_heap_rezalloc_aligned_at", reallocates(1, 2)),
     wrapper("mi_heap_recalloc_aligned", reallocates(1, 3).count(2)),
     wrapper("mi_heap_recalloc_aligned_at", reallocates(1, 3).count(2)),
-    new("mi_heap_alloc_new", allocates(1)).throwing(),
-    new("mi_heap_alloc_new_n", allocates_many(1, 2)).throwing(),
+    wrapper("mi_heap_alloc_new", allocates(1)).throwing(),
+    wrapper("mi_heap_alloc_new_n", allocates_many(1, 2)).throwing(),
+    copies("mi_strdup"),
+    copies("mi_strndup"),
+    copies("mi_mbsdup"),
+    copies("mi_wcsdup"),
+    copies("mi_heap_strdup"),
+    copies("mi_heap_strndup"),
+    // Since version 3 the others call these.
+    copies("mi_theap_strdup"),
+    copies("mi_theap_strndup"),
 ];

@@ -104,7 +104,9 @@ fn assert_agrees(header: &str, name: &str, parameters: &[String]) {
         let size = at(signature.size);
         assert!(size.starts_with("size_t") && size.contains("size"), "size: {context}");
     } else {
-        assert_eq!(signature.kind, Kind::Free, "{context}");
+        let is_string =
+            ["char", "unsigned short"].iter().any(|word| parameters.concat().contains(word));
+        assert!(signature.kind == Kind::Free || is_string, "{context}");
     }
     if signature.count != NO_ARGUMENT {
         let count = at(signature.count);
@@ -143,8 +145,15 @@ fn the_arguments_are_those_of_the_allocators_headers() {
     }
 }
 
-/// Functions of mimalloc that give or take blocks by calling one of the catalogue.
-const BY_OTHERS: &[&str] = &["mi_reallocarr", "mi_heap_destroy"];
+/// Functions of mimalloc that give or take blocks by calling one of the catalogue, or (the last) never do.
+const BY_OTHERS: &[&str] = &[
+    "mi_reallocarr",
+    "mi_heap_destroy",
+    "mi_realpath",
+    "mi_heap_realpath",
+    "mi_dupenv_s",
+    "mi_wdupenv_s",
+];
 
 #[test]
 fn no_function_of_an_allocator_s_header_is_forgotten() {
@@ -154,7 +163,8 @@ fn no_function_of_an_allocator_s_header_is_forgotten() {
         let text = std::fs::read_to_string(header).unwrap();
         let declared = text.lines().filter(|l| l.contains("export") || l.contains("DLL_DECL"));
         for line in declared.filter(|line| !line.trim_start().starts_with('#')) {
-            let allocates = line.contains("attr_alloc_size");
+            let allocates =
+                ["attr_alloc_size", "attr_malloc", "dupenv"].iter().any(|w| line.contains(w));
             let Some(name) = line
                 .split(|c: char| !(c.is_alphanumeric() || c == '_'))
                 .find(|word| word.starts_with(prefix) && !word.contains("_decl_"))
@@ -170,5 +180,26 @@ fn no_function_of_an_allocator_s_header_is_forgotten() {
                 assert!(find(name).is_some(), "{header}: {name} is not in the catalogue");
             }
         }
+    }
+}
+
+/// `mi_stl_allocator` gives to `mi_free` what it has from `mi_new_n`.
+#[test]
+fn what_mi_new_gives_goes_together_with_mi_free() {
+    for entry in all().filter(|entry| entry.family == Family::Mimalloc) {
+        assert_eq!(entry.signature.form, Form::Plain, "{}", entry.name);
+    }
+}
+
+#[test]
+fn jemalloc_s_private_names_are_those_of_its_archive() {
+    let archive = "/usr/lib/x86_64-linux-gnu/libjemalloc.a";
+    let output = std::process::Command::new("nm").arg(archive).output().unwrap();
+    let symbols = String::from_utf8(output.stdout).unwrap();
+    let is_private = |name: &&str| name.ends_with("sdallocx_noflags");
+    let private = symbols.split_ascii_whitespace().find(is_private).unwrap();
+    for prefix in ["", "_rjem_"] {
+        let name = format!("{prefix}{private}");
+        assert!(find(&name).is_some(), "{name}");
     }
 }

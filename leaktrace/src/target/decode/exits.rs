@@ -43,6 +43,52 @@ pub fn ways_out(machine: Machine, part: &Part) -> Result<Vec<Transfer>, String> 
     Ok(looked_through(machine, part)?.1)
 }
 
+/// Whether nothing runs between a function's entry and its return but the function itself: it calls
+/// nothing, jumps nowhere else, and does not run on behind its end. No exception passes through such a
+/// one. Anything that cannot be told is a no.
+pub fn is_leaf(machine: Machine, part: &Part) -> bool {
+    if part.code.len() > MOST_CODE || !looked_through(machine, part).is_ok_and(|f| f.1.is_empty()) {
+        return false;
+    }
+    match machine {
+        Machine::X86_64 => is_leaf_x86_64(part),
+        Machine::Aarch64 => is_leaf_aarch64(part),
+    }
+}
+
+fn is_leaf_x86_64(part: &Part) -> bool {
+    let mut last = FlowControl::Next;
+    for (_, _, instruction) in x86_64::sweep(&part.code, part.address) {
+        last = instruction.flow_control();
+        let stays = matches!(
+            last,
+            FlowControl::Next
+                | FlowControl::Return
+                | FlowControl::Exception
+                | FlowControl::ConditionalBranch
+                | FlowControl::UnconditionalBranch
+        );
+        if !stays {
+            return false;
+        }
+    }
+    matches!(last, FlowControl::Return | FlowControl::Exception | FlowControl::UnconditionalBranch)
+}
+
+fn is_leaf_aarch64(part: &Part) -> bool {
+    let words = || part.code.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+    let is_call = |word: u32| {
+        // `bl`; branches to a register that set the link; system calls and their like.
+        word & 0xfc00_0000 == 0x9400_0000
+            || word & 0xfe00_0000 == 0xd600_0000 && word != RET
+            || word & 0xff00_0000 == 0xd400_0000
+    };
+    let ends = |word: u32| word == RET || word & 0xfc00_0000 == 0x1400_0000;
+    part.code.len().is_multiple_of(4)
+        && !words().any(|word| is_call(u32::from_le_bytes(*word)))
+        && words().next_back().is_some_and(|word| ends(u32::from_le_bytes(*word)))
+}
+
 /// The return instructions of a function: of its parts, the first of which is where it begins. A
 /// jump from one part into another is no way out, nor one that `is_followed`, since that leads into
 /// a part.
@@ -101,6 +147,9 @@ fn looked_through(machine: Machine, part: &Part) -> Result<Found, String> {
 
 const TAIL: &str = "it ends in a jump to other code";
 
+/// AArch64's `ret` through x30.
+const RET: u32 = 0xd65f_03c0;
+
 fn of_x86_64(part: &Part) -> Result<Found, String> {
     let Part { address, ref code } = *part;
     let (mut exits, mut jumps) = (Vec::new(), Vec::new());
@@ -134,8 +183,6 @@ fn of_x86_64(part: &Part) -> Result<Found, String> {
 }
 
 fn of_aarch64(part: &Part) -> Result<Found, String> {
-    /// `ret` through x30.
-    const RET: u32 = 0xd65f_03c0;
     let Part { address, ref code } = *part;
     let (mut exits, mut jumps) = (Vec::new(), Vec::new());
     for (index, word) in code.chunks_exact(4).enumerate() {
@@ -227,6 +274,39 @@ mod tests {
         }
         // bl out
         check(Aarch64, &[0x9400_0040u32, 0xd65f_03c0].map(u32::to_le_bytes).concat(), Ok(&[4]));
+    }
+
+    #[test]
+    fn a_leaf_calls_nothing_and_stays_within_itself() {
+        use Machine::{Aarch64, X86_64};
+        let leaf =
+            |machine, code: &[u8]| is_leaf(machine, &Part { address: 0x1000, code: code.to_vec() });
+        // test eax, eax; je +1; nop; ret
+        assert!(leaf(X86_64, &[0x85, 0xc0, 0x74, 0x01, 0x90, 0xc3]));
+        // ret; ud2
+        assert!(leaf(X86_64, &[0xc3, 0x0f, 0x0b]));
+        // call out; call [rax]; call within; jmp out; jne out; jmp rax; syscall: each before a ret
+        for call in [
+            &[0xe8, 0, 1, 0, 0][..],
+            &[0xff, 0x10],
+            &[0xe8, 0, 0, 0, 0],
+            &[0xe9, 0, 1, 0, 0],
+            &[0x0f, 0x85, 0, 1, 0, 0],
+            &[0xff, 0xe0],
+            &[0x0f, 0x05],
+            &[0x06],
+        ] {
+            assert!(!leaf(X86_64, &[call, &[0xc3]].concat()), "{call:x?}");
+        }
+        // It runs on: ret; nop. And nothing is known of nothing.
+        assert!(!leaf(X86_64, &[0xc3, 0x90]) && !leaf(X86_64, &[]));
+        let words = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>();
+        assert!(leaf(Aarch64, &words(&[0xd503_201f, RET])));
+        // bl; blr x16; br x16; svc; b out; and one that runs on
+        for word in [0x9400_0040, 0xd63f_0200, 0xd61f_0200, 0xd400_0001, 0x1400_0040] {
+            assert!(!leaf(Aarch64, &words(&[word, RET])), "{word:x}");
+        }
+        assert!(!leaf(Aarch64, &words(&[RET, 0xd503_201f])));
     }
 
     #[test]

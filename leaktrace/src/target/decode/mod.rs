@@ -19,7 +19,7 @@ mod forwards;
 mod tests;
 mod x86_64;
 
-pub use exits::{Exit, Part, exits, ways_out};
+pub use exits::{Exit, Part, exits, is_leaf, ways_out};
 pub use forwards::{forwards, stub_target};
 
 /// More of a function than this is not looked at, in bytes: the bytes may be hostile.

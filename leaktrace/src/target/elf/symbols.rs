@@ -15,7 +15,7 @@ const MOST_RELOCATION_TABLES: usize = 16;
 /// The most functions, symbols and slots that are found in a file; the catalogue has some 200.
 const MOST_FOUND: usize = 1024;
 /// No function of the catalogue has a longer name, even with the suffixes of a cold part; bytes.
-const LONGEST_KNOWN: usize = 63;
+pub const LONGEST_KNOWN: usize = 63;
 /// The most functions whose places are noted.
 const MOST_RANGES: usize = 1 << 20;
 

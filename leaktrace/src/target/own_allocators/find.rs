@@ -5,27 +5,24 @@ use std::sync::Arc;
 
 use leaktrace_ebpf::cookie::FUNCTION_BITS;
 
-use super::names::{LONGEST_SYMBOL, Wanted, is_mangled};
-use super::start::{Known, function_at};
-use super::{OwnAllocators, OwnFunction, Place};
+use super::names::{LONGEST_SYMBOL, Wanted};
+use super::start::Starts;
+use super::{OwnAllocators, OwnFunction, Place, exceptions, missing};
 use crate::model::{ProbeFailure, printable};
 use crate::target::budget::Budget;
+use crate::target::debug_symbols::{self, Sought};
 use crate::target::decode::{self, Machine};
-use crate::target::demangle::demangled;
 use crate::target::elf::{Elf, ElfError, Function};
 use crate::target::image::Image;
 use crate::target::maps::FileId;
 use crate::target::object_file::ObjectFile;
 use crate::target::plan::{Number, Plan};
-use crate::target::sites::sites_of;
 use crate::target::tails::Bounds;
 
 /// As many symbols of one file are found ([`Elf::functions`]).
 const MOST_SYMBOLS: usize = 1024;
 /// So many functions of one file may have one name.
 const MOST_MATCHES: usize = 64;
-/// So many names are told that come close.
-const CLOSE_NAMES: usize = 3;
 /// The number of an implementation that stands for the user's own functions: the last.
 const IMPLEMENTATION: u8 = (u16::MAX >> FUNCTION_BITS) as u8;
 /// What is decoded of a function whose size nobody knows: its first instruction, in bytes.
@@ -43,7 +40,9 @@ pub(in crate::target) fn add_to(
         return;
     }
     let search = search(plan, image, own, budget, |_| true);
-    search.tell_missing(image);
+    let missing = search.wishes.iter().filter(|wish| !wish.found);
+    let failures: Vec<_> = missing.map(|wish| missing::failure(wish, image, budget)).collect();
+    plan.failures.extend(failures);
     plan.notes.extend(own.notes());
 }
 
@@ -70,7 +69,7 @@ fn search<'a, 'p>(
     let wishes = own.functions.iter().map(|function| Wish {
         function,
         wanted: match &function.place {
-            Place::Symbol { name, .. } => Some(Wanted::new(name)),
+            Place::Symbol { name, .. } => Some(Wanted::new(name, budget)),
             Place::Address { .. } => None,
         },
         found: false,
@@ -83,22 +82,30 @@ fn search<'a, 'p>(
 }
 
 /// A function that is looked for.
-struct Wish<'a> {
-    function: &'a OwnFunction,
+pub(super) struct Wish<'a> {
+    pub(super) function: &'a OwnFunction,
     /// By which name; `None`: by its address.
-    wanted: Option<Wanted<'a>>,
-    /// It was found, whether or not it can be probed.
+    pub(super) wanted: Option<Wanted<'a>>,
+    /// It was found, whether or not it can be probed, or why it may have been missed was said.
     found: bool,
 }
 
 impl Wish<'_> {
-    fn is_in(&self, file: &ObjectFile) -> bool {
+    pub(super) fn is_in(&self, file: &ObjectFile) -> bool {
         let path = file.path.trim_end_matches(" (deleted)");
         self.function.place.object().is_none_or(|end| path.ends_with(end))
     }
 
     fn is(&self, symbol: &str) -> bool {
         self.wanted.as_ref().is_some_and(|wanted| wanted.is(symbol))
+    }
+
+    /// Its address, where that is what is known of it.
+    fn address(&self) -> Option<u64> {
+        match self.function.place {
+            Place::Address { address, .. } => Some(address),
+            Place::Symbol { .. } => None,
+        }
     }
 }
 
@@ -116,21 +123,23 @@ impl Search<'_, '_> {
             return;
         }
         let taken = self.taken.len();
-        match self.add_file(file) {
-            Ok(()) => {}
-            Err(error @ ElfError::OverBudget) => {
-                self.fail("the user's own functions", file, error.to_string());
-            }
-            Err(error) => {
-                let note = format!("{} was not looked into: {error}", file.path);
-                if !self.plan.notes.contains(&note) {
-                    self.plan.notes.push(note);
-                }
-            }
+        if let Err(error) = self.add_file(file) {
+            self.was_not_read(file, format!("{} was not looked into", file.path), &error);
         }
         if self.taken.len() != taken {
             self.plan.frees_nest = true;
             self.plan.allocators.push(format!("{} (your functions)", file.path));
+        }
+    }
+
+    /// Says what of a file could not be read.
+    fn was_not_read(&mut self, file: &ObjectFile, what: String, error: &ElfError) {
+        if let ElfError::OverBudget = error {
+            return self.fail("the user's own functions", file, error.to_string());
+        }
+        let note = format!("{what}: {error}");
+        if !self.plan.notes.contains(&note) {
+            self.plan.notes.push(note);
         }
     }
 
@@ -140,45 +149,86 @@ impl Search<'_, '_> {
             .zip(&self.wishes)
             .filter_map(|(index, wish)| wish.is_in(file).then_some(index))
             .collect();
-        let among = |symbol: &str| {
-            let mut wishes = chosen.iter().filter_map(|index| self.wishes.get(*index));
-            wishes.any(|wish| wish.is(symbol))
-        };
-        let symbols = elf.functions_called(LONGEST_SYMBOL, among)?;
+        let mut symbols =
+            self.named(&chosen, |among| elf.functions_called(LONGEST_SYMBOL, among))?;
+        if !elf.has_symbol_table() {
+            symbols.extend(self.named_elsewhere(&elf, file, &chosen, &symbols));
+        }
         if symbols.len() >= MOST_SYMBOLS {
             let why = format!("{MOST_SYMBOLS} or more symbols have their names");
             self.fail("the user's own functions", file, why);
         }
         let bounds = Bounds::of(&elf);
-        let known = Known::default();
+        let of_chosen = chosen.iter().filter_map(|index| self.wishes.get(*index));
+        let starts = Starts::of(&bounds, of_chosen.filter_map(Wish::address).collect());
         for index in chosen {
-            self.add_wish(&bounds, file, index, &symbols, &known);
+            self.add_wish(&starts, file, index, &symbols);
         }
         Ok(())
     }
 
+    /// What `find` finds among the symbols that have the name of one of these.
+    fn named<E>(
+        &self,
+        chosen: &[usize],
+        find: impl FnOnce(&dyn Fn(&str) -> bool) -> Result<Vec<Function>, E>,
+    ) -> Result<Vec<Function>, E> {
+        let wishes = || chosen.iter().filter_map(|index| self.wishes.get(*index));
+        wishes().filter_map(|wish| wish.wanted.as_ref()).for_each(Wanted::begin);
+        find(&|symbol| wishes().any(|wish| wish.is(symbol)))
+    }
+
+    /// Those of a stripped file that its own tables do not name.
+    fn named_elsewhere(
+        &mut self,
+        elf: &Elf<'_>,
+        file: &Arc<ObjectFile>,
+        chosen: &[usize],
+        found: &[Function],
+    ) -> Vec<Function> {
+        let wish = |index: &usize| self.wishes.get(*index);
+        let is_missing = |index: &usize| {
+            let Some(wish) = wish(index) else { return false };
+            wish.wanted.iter().for_each(Wanted::begin);
+            wish.wanted.is_some() && !found.iter().any(|symbol| wish.is(&symbol.name))
+        };
+        let missing: Vec<usize> = chosen.iter().copied().filter(is_missing).collect();
+        if missing.is_empty() {
+            return Vec::new();
+        }
+        let mut names = missing.iter().filter_map(wish);
+        let in_libraries = names.any(|wish| wish.function.place.object().is_some());
+        let found = self.named(&missing, |is_wanted| {
+            let sought = Sought { is_wanted, longest: LONGEST_SYMBOL, in_libraries };
+            debug_symbols::functions(elf, file, self.budget, &sought)
+        });
+        found.unwrap_or_else(|error| {
+            let what = format!("the debug symbols of {} were not looked into", file.path);
+            self.was_not_read(file, what, &error);
+            Vec::new()
+        })
+    }
+
     fn add_wish(
         &mut self,
-        bounds: &Bounds<'_, '_>,
+        starts: &Starts<'_, '_, '_>,
         file: &Arc<ObjectFile>,
         index: usize,
         symbols: &[Function],
-        known: &Known,
     ) {
         let Some(wish) = self.wishes.get_mut(index) else { return };
         let own = wish.function;
         let shown = printable(&own.place.function());
         let mut functions = match &own.place {
-            Place::Address { address, .. } => {
-                match function_at(bounds.elf, known, shown.clone(), *address) {
-                    Ok(function) => vec![function],
-                    Err(why) => {
-                        wish.found = true;
-                        return self.fail(&shown, file, why);
-                    }
+            Place::Address { address, .. } => match starts.function_at(shown.clone(), *address) {
+                Ok(function) => vec![function],
+                Err(why) => {
+                    wish.found = true;
+                    return self.fail(&shown, file, why);
                 }
-            }
+            },
             Place::Symbol { .. } => {
+                wish.wanted.iter().for_each(Wanted::begin);
                 let mut same: Vec<Function> =
                     symbols.iter().filter(|symbol| wish.is(&symbol.name)).cloned().collect();
                 same.sort_by_key(|function| function.address);
@@ -186,13 +236,19 @@ impl Search<'_, '_> {
                 same
             }
         };
-        wish.found |= !functions.is_empty();
+        let gave_up = wish.wanted.as_ref().is_some_and(Wanted::gave_up);
+        wish.found |= !functions.is_empty() || gave_up;
+        if gave_up {
+            let why = "too many symbols contain its name to demangle all: give the symbol as `nm` \
+                       prints it";
+            self.fail(&shown, file, why.to_owned());
+        }
         if functions.len() > MOST_MATCHES {
             self.fail(&shown, file, format!("more than {MOST_MATCHES} functions have this name"));
             functions.truncate(MOST_MATCHES);
         }
         for function in functions {
-            self.add_function(bounds, file, own, &shown, function);
+            self.add_function(starts.bounds, file, own, &shown, function);
         }
     }
 
@@ -209,14 +265,18 @@ impl Search<'_, '_> {
             let why = format!("it is the same function as {other}, which is named before it");
             return self.fail(shown, file, why);
         }
-        if function.size == 0 && matches!(own.place, Place::Address { .. }) {
+        if function.size == 0 {
+            function.size = bounds.size_at(function.address).unwrap_or(0);
+        }
+        let throws = exceptions::may_pass(bounds, own, &function);
+        if function.size == 0 && !throws && matches!(own.place, Place::Address { .. }) {
             let code = elf.code(function.address, LONGEST_INSTRUCTION).unwrap_or_default();
             function.size = decode::first_length(Machine::HOST, &code);
             if function.size == 0 {
                 return self.fail(shown, file, "no instruction can be decoded there".to_owned());
             }
         }
-        let sites = match sites_of(bounds, own.signature, own.throws, &function) {
+        let sites = match exceptions::sites(bounds, own, throws, &function) {
             Ok(sites) => sites,
             Err(why) => return self.fail(shown, file, why),
         };
@@ -231,68 +291,12 @@ impl Search<'_, '_> {
         }
         self.taken.insert((file.id, function.address), shown.to_owned());
         let number = Number { function: number, implementation: IMPLEMENTATION };
-        let signature = own.signature.throws(own.throws);
+        let signature = own.signature.throws(throws);
         self.plan.add_sites(file, shown, signature, number, sites);
     }
 
     fn fail(&mut self, function: &str, file: &ObjectFile, error: String) {
         let (function, module) = (function.to_owned(), file.path.clone());
         self.plan.failures.push(ProbeFailure { function, module, error });
-    }
-
-    /// Says of the functions that no file has so, and which names come close.
-    fn tell_missing(self, image: &Image) {
-        for wish in self.wishes.iter().filter(|wish| !wish.found) {
-            let files: Vec<_> = image.files().filter(|file| wish.is_in(file)).collect();
-            let object = wish.function.place.object().map(printable);
-            let module = object.clone().unwrap_or_else(|| match files.len() {
-                1 => "the one mapped file".to_owned(),
-                n => format!("any of the {n} mapped files"),
-            });
-            let error = match (&wish.wanted, object) {
-                (_, Some(object)) if files.is_empty() => format!(
-                    "the process has mapped no file whose path ends with `{object}`: look into \
-                     /proc/{}/maps",
-                    image.pid
-                ),
-                (Some(wanted), _) => {
-                    let gave_up = if wanted.gave_up() {
-                        "; too many symbols contain it to demangle all: give the symbol as `nm` \
-                         prints it"
-                    } else {
-                        ""
-                    };
-                    format!(
-                        "no symbol has this name{}; a function that the compiler inlined has none, and \
-                         a stripped file has only those that it exports: there, name it by OBJECT+0xADDRESS{gave_up}",
-                        self.close_names(wanted, &files)
-                    )
-                }
-                (None, _) => "it could not be looked into".to_owned(),
-            };
-            let function = printable(&wish.function.place.function());
-            self.plan.failures.push(ProbeFailure { function, module, error });
-        }
-    }
-
-    fn close_names(&self, wanted: &Wanted<'_>, files: &[&Arc<ObjectFile>]) -> String {
-        let mut close: Vec<(usize, String)> = Vec::new();
-        for file in files {
-            let Ok(elf) = Elf::open_within(file.file(), self.budget) else { continue };
-            let is_close = |symbol: &str| wanted.distance(symbol).is_some();
-            let Ok(found) = elf.functions_called(LONGEST_SYMBOL, is_close) else { continue };
-            close.extend(found.iter().filter_map(|f| {
-                let name = if is_mangled(&f.name) { demangled(&f.name) } else { (&f.name).into() };
-                Some((wanted.distance(&f.name)?, printable(&name)))
-            }));
-        }
-        close.sort();
-        close.dedup();
-        let names: Vec<String> =
-            close.into_iter().take(CLOSE_NAMES).map(|(_, name)| format!("`{name}`")).collect();
-        match names.as_slice() {
-            [] => String::new(),
-            names => format!(" (near: {})", names.join(", ")),
-        }
     }
 }

@@ -1,7 +1,9 @@
 //! The functions that a user names as allocators of their own: what they are, and which probes they
 //! get. Whatever is allocated inside of one is part of it.
 
+mod exceptions;
 mod find;
+mod missing;
 mod names;
 mod start;
 #[cfg(test)]
@@ -65,13 +67,24 @@ pub struct OwnFunction {
     /// How large its blocks are, where no argument says that: bytes. `None`: nobody knows.
     pub fixed_bytes: Option<u64>,
     /// Whether an exception may pass through it.
-    pub throws: bool,
+    pub exceptions: Exceptions,
 }
 
-impl OwnFunction {
-    /// What leads to a block whose size nobody knows.
-    const UNKNOWN_BYTES: u64 = 1;
+/// What a user says of the exceptions (or Rust's panics) that pass through a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceptions {
+    /// Nothing: its name and its code have to tell.
+    NotSaid,
+    /// Some may.
+    Pass,
+    /// None ever does.
+    Never,
+}
 
+/// What a block counts as whose size nobody knows, in bytes.
+const UNKNOWN_BYTES: u64 = 1;
+
+impl OwnFunction {
     fn frees(&self) -> bool {
         self.signature.kind == Kind::Free
     }
@@ -103,7 +116,7 @@ pub enum OwnError {
 #[derive(Clone, Debug, Default)]
 pub struct OwnAllocators {
     functions: Vec<OwnFunction>,
-    /// The first is for none.
+    /// The first is for functions of the catalogue that no argument says a size of.
     sizes: Vec<u64>,
 }
 
@@ -117,7 +130,7 @@ impl OwnAllocators {
         if functions.len() > MOST_FUNCTIONS {
             return Err(OwnError::TooMany(functions.len()));
         }
-        let mut sizes = vec![0];
+        let mut sizes = vec![UNKNOWN_BYTES];
         for index in 0..functions.len() {
             let (before, rest) = functions.split_at_mut(index);
             let Some(function) = rest.first_mut() else { break };
@@ -129,7 +142,7 @@ impl OwnAllocators {
             if function.frees() || function.signature.size != NO_ARGUMENT {
                 continue;
             }
-            let bytes = function.fixed_bytes.unwrap_or(OwnFunction::UNKNOWN_BYTES);
+            let bytes = function.fixed_bytes.unwrap_or(UNKNOWN_BYTES);
             let known = sizes.iter().skip(1).position(|size| *size == bytes);
             let index = known.map_or(sizes.len(), |known| known + 1);
             if known.is_none() {
@@ -151,6 +164,7 @@ impl OwnAllocators {
     /// The sizes that [`Signature::fixed_size`] chooses from, in bytes.
     pub fn fixed_sizes(&self) -> [u64; FIXED_SIZES] {
         let mut all = [0; FIXED_SIZES];
+        all[0] = UNKNOWN_BYTES;
         all.iter_mut().zip(&self.sizes).for_each(|(place, size)| *place = *size);
         all
     }

@@ -2,12 +2,16 @@
 
 use std::cell::Cell;
 
+use crate::target::budget::Budget;
 use crate::target::demangle::demangled;
 
 /// Longer symbols are not looked at, in bytes.
 pub(super) const LONGEST_SYMBOL: usize = 512;
-/// So many symbols of one file are demangled: each takes time, and the file is not to be trusted.
+/// So many symbols of one file are demangled for one name: each takes time, and the file is not to be
+/// trusted.
 const MOST_DEMANGLED: u32 = 4096;
+/// And each takes as long as reading so many bytes.
+pub(super) const DEMANGLING: u64 = 32 << 10;
 
 /// A function, as the user writes it.
 pub(super) struct Wanted<'a> {
@@ -16,14 +20,30 @@ pub(super) struct Wanted<'a> {
     last: &'a str,
     /// What a mangled name of it must contain.
     needles: Vec<String>,
+    budget: &'a Budget,
+    /// How many there may still be in this file.
     demanglings: Cell<u32>,
+    gave_up: Cell<bool>,
 }
 
 impl<'a> Wanted<'a> {
-    pub(super) fn new(name: &'a str) -> Self {
+    /// What all files take comes out of `budget`.
+    pub(super) fn new(name: &'a str, budget: &'a Budget) -> Self {
         let path = without_arguments(name);
         let last = identifier(parts(path).pop().unwrap_or_default()).unwrap_or_default();
-        Self { name, last, needles: needles(path), demanglings: Cell::new(MOST_DEMANGLED) }
+        Self {
+            name,
+            last,
+            needles: needles(path),
+            budget,
+            demanglings: Cell::new(MOST_DEMANGLED),
+            gave_up: Cell::new(false),
+        }
+    }
+
+    /// Begins with another table of symbols.
+    pub(super) fn begin(&self) {
+        self.demanglings.set(MOST_DEMANGLED);
     }
 
     /// Whether a symbol is that function: by its name, or by its demangled name with or without
@@ -32,9 +52,9 @@ impl<'a> Wanted<'a> {
         symbol == self.name || self.is_demangled(symbol)
     }
 
-    /// Whether it gave up demangling, so that a function may have been missed.
+    /// Whether it gave up demangling, so that a function may have been missed. Says so once.
     pub(super) fn gave_up(&self) -> bool {
-        self.demanglings.get() == 0
+        self.gave_up.take()
     }
 
     fn is_demangled(&self, symbol: &str) -> bool {
@@ -45,7 +65,11 @@ impl<'a> Wanted<'a> {
         if symbol.split_once('.').is_some_and(|(_, suffix)| !suffix.starts_with("llvm.")) {
             return false;
         }
-        let Some(left) = self.demanglings.get().checked_sub(1) else { return false };
+        let left = self.demanglings.get().checked_sub(1).filter(|_| self.budget.take(DEMANGLING));
+        let Some(left) = left else {
+            self.gave_up.set(true);
+            return false;
+        };
         self.demanglings.set(left);
         let full = demangled(symbol);
         let full = full.as_ref();
@@ -145,7 +169,8 @@ mod tests {
     use super::*;
 
     fn check(name: &str, symbol: &str, is: bool) {
-        assert_eq!(Wanted::new(name).is(symbol), is, "{name} {symbol}");
+        let budget = Budget::for_plan();
+        assert_eq!(Wanted::new(name, &budget).is(symbol), is, "{name} {symbol}");
     }
 
     #[test]
@@ -175,14 +200,23 @@ mod tests {
 
     #[test]
     fn demangling_comes_to_an_end() {
-        let wanted = Wanted::new("f");
-        assert!((0..MOST_DEMANGLED).all(|_| !wanted.is("_Z1gP1f")) && wanted.gave_up());
+        let budget = Budget::of(DEMANGLING * 2 * u64::from(MOST_DEMANGLED));
+        let wanted = Wanted::new("f", &budget);
+        assert!((0..MOST_DEMANGLED).all(|_| !wanted.is("_Z1gP1f")) && !wanted.gave_up());
         assert!(!wanted.is("_Z1fv") && wanted.is("f"));
+        assert!(wanted.gave_up() && !wanted.gave_up());
+        // Of one file; all together have a bound besides.
+        wanted.begin();
+        assert!(wanted.is("_Z1fv") && !wanted.gave_up());
+        assert!((1..MOST_DEMANGLED).all(|_| wanted.is("_Z1fv")));
+        wanted.begin();
+        assert!(!wanted.is("_Z1fv") && wanted.gave_up());
     }
 
     #[test]
     fn close_names_are_near() {
-        let near = |name, symbol| Wanted::new(name).distance(symbol);
+        let budget = Budget::of(0);
+        let near = |name, symbol| Wanted::new(name, &budget).distance(symbol);
         assert_eq!(near("pool_get", "pool_gte"), Some(2));
         assert_eq!(near("pool_get", "Pool_get"), Some(0));
         assert_eq!(near("pool_get", "poolget"), Some(2));
@@ -195,7 +229,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_two_names_can_be_compared(name in ".{0,40}", symbol in "(_Z|_R|)[ -~]{0,60}|.{0,40}") {
-            let wanted = Wanted::new(&name);
+            let budget = Budget::for_plan();
+            let wanted = Wanted::new(&name, &budget);
             let near = wanted.distance(&symbol);
             let same = wanted.is(&symbol);
             assert!(name != symbol || same);

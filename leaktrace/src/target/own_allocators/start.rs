@@ -2,9 +2,10 @@
 //! instruction would break the process, so nobody's word is taken for it.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 
 use crate::target::elf::{Elf, Function};
-use crate::target::unwind;
+use crate::target::tails::Bounds;
 
 /// What of a file's code is looked at for calls, in bytes.
 const MOST_CODE: u64 = 256 << 20;
@@ -15,81 +16,103 @@ const CALL: usize = 5;
 /// `endbr64`: only ever where an indirect call or jump leads to.
 const LANDING: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
-/// The function at `address`. Without a size where only calls lead there.
-///
-/// # Errors
-///
-/// Why none is known to begin there.
-pub(super) fn function_at(
-    elf: &Elf<'_>,
-    known: &Known,
-    name: String,
-    address: u64,
-) -> Result<Function, String> {
-    if elf.file_offset(address).is_none() {
-        return Err("there is no code at this address: give it as `nm` or `objdump -d` print it, \
-                    which is not its place in the file or in memory"
-            .to_owned());
-    }
-    let ranges = known.ranges.get_or_init(|| ranges(elf));
-    let here = ranges.iter().filter(|(start, _)| *start == address);
-    if let Some(size) = here.map(|(_, size)| *size).max() {
-        return Ok(Function { name, address, size });
-    }
-    let covers = |(start, size): &&(u64, u64)| *start < address && address - start < *size;
-    if let Some((start, _)) = ranges.iter().find(covers) {
-        return Err(format!(
-            "the address lies within the function that begins at {start:#x}: give the start"
-        ));
-    }
-    if elf.code(address, LANDING.len() as u64).is_ok_and(|code| code == LANDING)
-        || is_called(elf, address)
-    {
-        return Ok(Function { name, address, size: 0 });
-    }
-    Err("neither a symbol nor unwind data nor a call tells that a function begins there, and a probe \
-         elsewhere could break the process: check the address, or use a build that is not stripped"
-        .to_owned())
+/// Where the functions of one file begin, as far as its symbols, its unwind data and its code tell.
+pub(super) struct Starts<'b, 'e, 'f> {
+    pub(super) bounds: &'b Bounds<'e, 'f>,
+    /// What is asked for.
+    addresses: HashSet<u64>,
+    /// Which of them are called, once anybody has to know: one look at the code is for all.
+    called: OnceCell<Called>,
 }
 
-/// What the symbols and the unwind data of a file say of its functions, once anybody asks.
+/// What the calls in a file say.
 #[derive(Default)]
-pub(super) struct Known {
-    /// Address and size.
-    ranges: OnceCell<Vec<(u64, u64)>>,
+struct Called {
+    addresses: HashSet<u64>,
+    /// Why not all of the code was looked at.
+    unfinished: Option<String>,
 }
 
-/// What cannot be read says nothing.
-fn ranges(elf: &Elf<'_>) -> Vec<(u64, u64)> {
-    let mut ranges = elf.function_ranges().unwrap_or_default();
-    let described = unwind::described(elf).unwrap_or_default();
-    ranges.extend(described.into_iter().map(|(start, end)| (start, end - start)));
-    ranges
+impl<'b, 'e, 'f> Starts<'b, 'e, 'f> {
+    /// For these addresses, and no others.
+    pub(super) fn of(bounds: &'b Bounds<'e, 'f>, addresses: HashSet<u64>) -> Self {
+        Self { bounds, addresses, called: OnceCell::new() }
+    }
+
+    /// The function at `address`. Without a size where only calls lead there.
+    ///
+    /// # Errors
+    ///
+    /// Why none is known to begin there.
+    pub(super) fn function_at(&self, name: String, address: u64) -> Result<Function, String> {
+        let elf = self.bounds.elf;
+        if elf.file_offset(address).is_none() {
+            return Err(
+                "there is no code at this address: give it as `nm` or `objdump -d` print it, \
+                        which is not its place in the file or in memory"
+                    .to_owned(),
+            );
+        }
+        if let Some(size) = self.bounds.size_at(address) {
+            return Ok(Function { name, address, size });
+        }
+        if let Some(start) = self.bounds.start_before(address) {
+            return Err(format!(
+                "the address lies within the function that begins at {start:#x}: give the start"
+            ));
+        }
+        if elf.code(address, LANDING.len() as u64).is_ok_and(|code| code == LANDING) {
+            return Ok(Function { name, address, size: 0 });
+        }
+        let called = self.called.get_or_init(|| called(elf, &self.addresses));
+        if called.addresses.contains(&address) {
+            return Ok(Function { name, address, size: 0 });
+        }
+        if let Some(why) = &called.unfinished {
+            return Err(format!(
+                "neither a symbol nor unwind data tells that a function begins there, and not all \
+                 calls were looked at ({why}): use a build that is not stripped"
+            ));
+        }
+        Err("neither a symbol nor unwind data nor a call tells that a function begins there, and a \
+             probe elsewhere could break the process: check the address, or use a build that is not \
+             stripped"
+            .to_owned())
+    }
 }
 
-/// Whether a direct call in the file leads to `address`.
-fn is_called(elf: &Elf<'_>, address: u64) -> bool {
+/// Which of these addresses a direct call in the file leads to.
+fn called(elf: &Elf<'_>, wanted: &HashSet<u64>) -> Called {
+    let mut called = Called::default();
     if cfg!(not(target_arch = "x86_64")) {
-        return false;
+        return called;
     }
     let mut left = MOST_CODE;
     for segment in elf.segments().iter().filter(|segment| segment.executable) {
         let size = segment.size.min(left);
+        if size < segment.size {
+            called.unfinished =
+                Some(format!("there are more than {} MiB of code", MOST_CODE >> 20));
+        }
         left -= size;
         let mut at = 0;
         while at < size {
             // A call may lie across the end.
             let length = (size - at).min(CHUNK + CALL as u64 - 1);
-            let Some(offset) = segment.offset.checked_add(at) else { break };
-            let Ok(code) = elf.read(offset, length) else { break };
+            let code = match segment.offset.checked_add(at).map(|offset| elf.read(offset, length)) {
+                Some(Ok(code)) => code,
+                Some(Err(error)) => {
+                    called.unfinished = Some(error.to_string());
+                    return called;
+                }
+                None => break,
+            };
             let start = segment.address.wrapping_add(at);
-            if calls(&code, start).any(|to| to == address) {
-                return true;
-            }
+            called.addresses.extend(calls(&code, start).filter(|to| wanted.contains(to)));
             at += CHUNK;
         }
     }
-    false
+    called
 }
 
 /// Where the calls lead that the bytes may be.
@@ -107,6 +130,63 @@ fn calls(code: &[u8], start: u64) -> impl Iterator<Item = u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::budget::Budget;
+
+    /// An ELF file of one segment: 1 MiB of code at 0x100000, where each of the first instructions calls
+    /// one of these addresses.
+    fn file_that_calls(addresses: &[u64]) -> Vec<u8> {
+        const CODE: u64 = 1 << 20;
+        let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+        bytes.resize(64 + 56, 0);
+        bytes[18] = 62; // x86-64
+        bytes[32] = 64; // where the program headers are, of which size, and how many
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[64] = 1; // loadable
+        bytes[68] = 5; // readable, executable
+        for (at, value) in [(72, 4096), (80, CODE), (96, CODE), (104, CODE)] {
+            bytes[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
+        }
+        bytes.resize(4096, 0);
+        for (number, address) in (1..).zip(addresses) {
+            let distance = address.wrapping_sub(CODE + number * CALL as u64) as u32;
+            bytes.push(0xe8);
+            bytes.extend(distance.to_le_bytes());
+        }
+        bytes.resize(4096 + CODE as usize, 0x90);
+        bytes
+    }
+
+    #[test]
+    fn one_look_at_the_code_is_for_all_addresses() {
+        let addresses: Vec<u64> = (0..100).map(|n| 0x11_0000 + 16 * n).collect();
+        let file = file_that_calls(&addresses);
+        // For the code once, and for a look at each of the addresses.
+        let budget = Budget::of(3 << 20);
+        let elf = Elf::in_memory(&file, &budget).unwrap();
+        let bounds = Bounds::of(&elf);
+        let starts = Starts::of(&bounds, addresses.iter().copied().chain([0x11_0004]).collect());
+        for &address in &addresses {
+            let function = starts.function_at("f".to_owned(), address).unwrap();
+            assert_eq!((function.address, function.size), (address, 0));
+        }
+        let error = starts.function_at("f".to_owned(), 0x11_0004).unwrap_err();
+        assert!(error.contains("nor a call tells"), "{error}");
+    }
+
+    #[test]
+    fn a_call_that_could_not_be_looked_for_is_not_said_to_be_none() {
+        let file = file_that_calls(&[0x11_0000]);
+        let budget = Budget::of(1 << 20);
+        let elf = Elf::in_memory(&file, &budget).unwrap();
+        let bounds = Bounds::of(&elf);
+        let starts = Starts::of(&bounds, HashSet::from([0x11_0000]));
+        let error = starts.function_at("f".to_owned(), 0x11_0000).unwrap_err();
+        assert!(
+            error.contains("not all calls were looked at (its tables are too large"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn calls_lead_forward_and_back() {

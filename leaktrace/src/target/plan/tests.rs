@@ -82,6 +82,68 @@ fn many_files_with_large_symbol_tables_share_one_budget() {
     });
 }
 
+/// Lets the section header of this name lead to behind the file's end.
+fn break_section(file: &Path, wanted: &str) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let number = |bytes: &[u8], at: usize, size: usize| {
+        bytes[at..at + size].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    let (headers, count) = (number(&bytes, 40, 8), number(&bytes, 60, 2));
+    let names = number(&bytes, headers + 64 * number(&bytes, 62, 2) + 24, 8);
+    let is_wanted =
+        |header: &usize| bytes[names + number(&bytes, *header, 4)..].starts_with(wanted.as_bytes());
+    let header = (0..count).map(|index| headers + 64 * index).find(is_wanted).unwrap();
+    bytes[header + 24..header + 32].copy_from_slice(&u64::to_le_bytes(1 << 40));
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn operators_of_a_file_are_probed_though_its_debug_file_cannot_be_looked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs/liballoc_new.cc");
+    let flags = ["-O1", "-s", "-shared", "-fPIC", "-w", "-Wl,--build-id"];
+    let library = build("g++", &source, directory.path(), &flags);
+    break_section(&library, ".note.gnu.build-id");
+    let source = format!(
+        r#"
+        #include <fcntl.h>
+        #include <sys/mman.h>
+        #include <unistd.h>
+        int main(void) {{
+            int file = open("{}", O_RDONLY);
+            mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0);
+            write(1, "x", 1);
+            for (;;) pause();
+        }}"#,
+        library.display()
+    );
+    at_program(&source, |pid| {
+        let image = Image::capture(pid).unwrap();
+        let path = library.to_str().unwrap();
+        let file = image.files().find(|file| file.path == path).unwrap();
+        let mut plan = Plan::default();
+        plan.add_file(&image, file, &Budget::for_plan()).unwrap();
+        assert!(!plan.probes.is_empty());
+        let [note] = &plan.notes[..] else { panic!("{:?}", plan.notes) };
+        assert!(note.starts_with("the debug symbols of /"), "{note}");
+        assert!(note.contains("were not looked into: corrupt"), "{note}");
+    });
+}
+
+#[test]
+fn blocks_of_a_size_that_no_argument_says_are_told() {
+    let image = Image::capture(Pid::new(std::process::id()).unwrap()).unwrap();
+    let mut plan = Plan::make(&image, "exe", &PlanOptions::default()).unwrap();
+    assert!(!plan.notes.iter().any(|note| note.contains("1 byte")), "{:?}", plan.notes);
+    let copies = allocators::find("mi_heap_strdup").unwrap().1.signature;
+    for probe in plan.probes.iter_mut().filter(|probe| probe.function == "calloc") {
+        probe.signature = copies;
+    }
+    plan.note_sizeless(0);
+    let told = "no argument says how large the blocks of calloc are: each counts as 1 byte";
+    assert_eq!(plan.notes.last().unwrap(), told);
+}
+
 /// The names that remain of a file with these functions, each at an address of its own.
 fn taken(names: &[&str]) -> Vec<&'static str> {
     let functions = (1..).zip(names).map(|(number, name)| Function {
@@ -100,7 +162,9 @@ fn an_allocator_gives_blocks_and_takes_them() {
     assert_eq!(taken(&["malloc", "calloc"]), [""; 0]);
     assert_eq!(taken(&["free", "realloc"]), [""; 0]);
     assert_eq!(taken(&["je_malloc"]), [""; 0]);
-    assert_eq!(taken(&["malloc", "free", "je_sdallocx_noflags"]), ["malloc", "free"]);
+    assert_eq!(taken(&["malloc", "free", "je_je_sdallocx_noflags"]), ["malloc", "free"]);
+    let prefixed = ["je_malloc", "je_free", "je_je_sdallocx_noflags"];
+    assert_eq!(taken(&prefixed), prefixed);
     assert_eq!(taken(&["_rjem_mallocx", "_rjem_sdallocx"]), ["_rjem_mallocx", "_rjem_sdallocx"]);
     assert_eq!(taken(&["mi_malloc", "mi_free", "tc_new"]), ["mi_malloc", "mi_free"]);
     assert_eq!(taken(&["__libc_malloc", "__libc_free"]), ["__libc_malloc", "__libc_free"]);

@@ -33,7 +33,7 @@ use super::maps::Mapping;
 use crate::model::UnwindTable;
 
 pub use many::build_all;
-pub(super) use starts::described;
+pub(super) use starts::{Described, described};
 pub use vdso::vdso;
 
 /// What gimli reads from.

@@ -9,12 +9,21 @@ use super::sections::Sections;
 use super::spans::{Source, Span};
 use crate::target::elf::Elf;
 
-/// Start and end of all pieces of code that have unwind data: functions, and cold parts of some.
+/// The code of a file that has unwind data.
+#[derive(Debug, Default)]
+pub(in crate::target) struct Described {
+    /// Start and end of each piece: functions, and cold parts of some.
+    pub(in crate::target) pieces: Vec<(u64, u64)>,
+    /// How many entries make no sense to us: an unwinder may know more.
+    pub(in crate::target) skipped: u64,
+}
+
+/// All pieces of code that have unwind data.
 ///
 /// # Errors
 ///
 /// [`UnwindError`] when it cannot be read.
-pub(in crate::target) fn described(elf: &Elf<'_>) -> Result<Vec<(u64, u64)>, UnwindError> {
+pub(in crate::target) fn described(elf: &Elf<'_>) -> Result<Described, UnwindError> {
     // Nobody asks for their rules.
     let source = |_| Source::Known(Kind::Uncovered);
     let sections = Sections::read(elf)?;
@@ -23,11 +32,12 @@ pub(in crate::target) fn described(elf: &Elf<'_>) -> Result<Vec<(u64, u64)>, Unw
     eh_frame.set_address_size(8);
     debug_frame.set_address_size(8);
     let layout = Layout { source, zero_is_cie: true, empty_is_last: !sections.is_exact };
-    let (_, spans) = Frames::read(&eh_frame, &sections.bases, &sections.eh_frame, layout)?;
+    let (frames, spans) = Frames::read(&eh_frame, &sections.bases, &sections.eh_frame, layout)?;
     let layout = Layout { source, zero_is_cie: false, empty_is_last: false };
     let (_, more) = Frames::read(&debug_frame, &sections.bases, &sections.debug_frame, layout)?;
     // A linker leaves the entries of functions that it dropped at address 0.
     let is_code = |span: &Span| span.start != 0 && span.start < span.end;
     let spans = spans.into_iter().chain(more).filter(is_code);
-    Ok(spans.map(|span| (span.start, span.end)).collect())
+    let pieces = spans.map(|span| (span.start, span.end)).collect();
+    Ok(Described { pieces, skipped: frames.skipped })
 }
