@@ -13,7 +13,7 @@ use super::trust::Known;
 use super::unwinding::Unwinding;
 use super::windowed::Windowed;
 use crate::collect::{KernelMaps, clock};
-use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals};
+use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals, Unprobed};
 use crate::probe::Attached;
 pub use crate::probe::attach::Place;
 use crate::probe::links::LinkKind;
@@ -134,7 +134,8 @@ impl Traced {
         if self.failures.iter().all(|failure| failure.error != error) {
             self.known.probes_out.push(error.clone());
             let (function, module) = (ALL_FUNCTIONS.to_owned(), self.process.exe.clone());
-            self.failures.push(ProbeFailure { function, module, error });
+            let about = Unprobed::Files;
+            self.failures.push(ProbeFailure { function, module, error, about });
         }
     }
 

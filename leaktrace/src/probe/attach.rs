@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::links::{Handler, Link, LinkKind, Point};
 use super::load::Kernel;
 use super::seats::{Purpose, Seat, Wish, wishes};
-use crate::model::{Pid, ProbeFailure, ProbeInfo, Slot};
+use crate::model::{Pid, ProbeFailure, ProbeInfo, Slot, Unprobed};
 use crate::target::maps::FileId;
 use crate::target::{LoaderHook, Plan, PlannedProbe, Role, process};
 
@@ -296,6 +296,7 @@ impl Seated {
                         module: wish.probe.file.path.clone(),
                         error: format!("{error:#}"),
                     });
+                        about: Unprobed::Function { frees: wish.probe.frees() },
                 }
             }
             let seated = points.into_iter().zip(seated);

@@ -8,11 +8,12 @@ use leaktrace_ebpf::cookie::FUNCTION_BITS;
 use super::names::{LONGEST_SYMBOL, Wanted, is_mangled};
 use super::start::{Known, function_at};
 use super::{OwnAllocators, OwnFunction, Place};
-use crate::model::{ProbeFailure, printable};
+use crate::model::{ProbeFailure, Unprobed, printable};
 use crate::target::budget::Budget;
 use crate::target::decode::{self, Machine};
 use crate::target::demangle::demangled;
 use crate::target::elf::{Elf, ElfError, Function};
+use crate::target::entry_points::frees;
 use crate::target::image::Image;
 use crate::target::maps::FileId;
 use crate::target::object_file::ObjectFile;
@@ -119,7 +120,7 @@ impl Search<'_, '_> {
         match self.add_file(file) {
             Ok(()) => {}
             Err(error @ ElfError::OverBudget) => {
-                self.fail("the user's own functions", file, error.to_string());
+                self.fail("the user's own functions", file, error.to_string(), Unprobed::Files);
             }
             Err(error) => {
                 let note = format!("{} was not looked into: {error}", file.path);
@@ -147,7 +148,7 @@ impl Search<'_, '_> {
         let symbols = elf.functions_called(LONGEST_SYMBOL, among)?;
         if symbols.len() >= MOST_SYMBOLS {
             let why = format!("{MOST_SYMBOLS} or more symbols have their names");
-            self.fail("the user's own functions", file, why);
+            self.fail("the user's own functions", file, why, Unprobed::Files);
         }
         let bounds = Bounds::of(&elf);
         let known = Known::default();
@@ -167,6 +168,7 @@ impl Search<'_, '_> {
     ) {
         let Some(wish) = self.wishes.get_mut(index) else { return };
         let own = wish.function;
+        let about = Unprobed::Function { frees: frees(own.signature.kind) };
         let shown = printable(&own.place.function());
         let mut functions = match &own.place {
             Place::Address { address, .. } => {
@@ -174,7 +176,7 @@ impl Search<'_, '_> {
                     Ok(function) => vec![function],
                     Err(why) => {
                         wish.found = true;
-                        return self.fail(&shown, file, why);
+                        return self.fail(&shown, file, why, about);
                     }
                 }
             }
@@ -188,7 +190,8 @@ impl Search<'_, '_> {
         };
         wish.found |= !functions.is_empty();
         if functions.len() > MOST_MATCHES {
-            self.fail(&shown, file, format!("more than {MOST_MATCHES} functions have this name"));
+            let why = format!("more than {MOST_MATCHES} functions have this name");
+            self.fail(&shown, file, why, about);
             functions.truncate(MOST_MATCHES);
         }
         for function in functions {
@@ -205,23 +208,27 @@ impl Search<'_, '_> {
         mut function: Function,
     ) {
         let elf = bounds.elf;
+        let about = Unprobed::Function { frees: frees(own.signature.kind) };
         if let Some(other) = self.taken.get(&(file.id, function.address)) {
             let why = format!("it is the same function as {other}, which is named before it");
-            return self.fail(shown, file, why);
+            // The other's probe sees its calls.
+            return self.fail(shown, file, why, Unprobed::Function { frees: false });
         }
         if function.size == 0 && matches!(own.place, Place::Address { .. }) {
             let code = elf.code(function.address, LONGEST_INSTRUCTION).unwrap_or_default();
             function.size = decode::first_length(Machine::HOST, &code);
             if function.size == 0 {
-                return self.fail(shown, file, "no instruction can be decoded there".to_owned());
+                let why = "no instruction can be decoded there".to_owned();
+                return self.fail(shown, file, why, about);
             }
         }
         let sites = match sites_of(bounds, own.signature, own.throws, &function) {
             Ok(sites) => sites,
-            Err(why) => return self.fail(shown, file, why),
+            Err(why) => return self.fail(shown, file, why, about),
         };
         let Some(number) = self.plan.next_number() else {
-            return self.fail(shown, file, "too many functions are probed already".to_owned());
+            let why = "too many functions are probed already".to_owned();
+            return self.fail(shown, file, why, about);
         };
         if let Some(start) = elf.file_offset(function.address) {
             self.plan.probes.retain(|probe| {
@@ -235,9 +242,9 @@ impl Search<'_, '_> {
         self.plan.add_sites(file, shown, signature, number, sites);
     }
 
-    fn fail(&mut self, function: &str, file: &ObjectFile, error: String) {
+    fn fail(&mut self, function: &str, file: &ObjectFile, error: String, about: Unprobed) {
         let (function, module) = (function.to_owned(), file.path.clone());
-        self.plan.failures.push(ProbeFailure { function, module, error });
+        self.plan.failures.push(ProbeFailure { function, module, error, about });
     }
 
     /// Says of the functions that no file has so, and which names come close.
@@ -271,7 +278,11 @@ impl Search<'_, '_> {
                 (None, _) => "it could not be looked into".to_owned(),
             };
             let function = printable(&wish.function.place.function());
-            self.plan.failures.push(ProbeFailure { function, module, error });
+            let about = Unprobed::Missing {
+                frees: frees(wish.function.signature.kind),
+                object: wish.function.place.object().map(str::to_owned),
+            };
+            self.plan.failures.push(ProbeFailure { function, module, error, about });
         }
     }
 
