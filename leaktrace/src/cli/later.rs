@@ -128,6 +128,7 @@ impl Traced {
         if !is_probed {
             return None;
         }
+        self.known.joined();
         if let Some(windowed) = &mut self.windowed {
             let image = &self.space.image;
             windowed.look_by(HeapLook::new(self.process.pid, image, &self.planned.plan));

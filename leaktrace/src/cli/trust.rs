@@ -32,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Known {
     /// It is traced from its first allocation on.
     pub from_first: bool,
-    /// It has replaced an address space whose events are in the counters, too.
+    /// It has replaced an address space, or was joined by allocators, whose events are in the
+    /// counters, too, and of which nobody knows what was there before.
     pub came_later: bool,
     /// The functions of its allocators.
     pub entry_points: EntryPoints,
@@ -64,8 +65,14 @@ impl Known {
         self.elsewhere = all.allocators.into_iter().filter(|path| !is_chosen(path)).collect();
     }
 
-    /// Events count from now on: what the target has had before that is looked at, in a thread of
-    /// its own as far as it takes time.
+    /// Allocators have joined it that are probed from now on: what they had handed out before is not
+    /// known.
+    pub fn joined(&mut self) {
+        (self.from_first, self.came_later) = (false, true);
+    }
+
+    /// Events count from now on: what the target has had before that is looked at, in another
+    /// thread as far as it takes time.
     pub fn begin(&mut self, pid: Pid) {
         (self.anonymous, self.in_use, self.coming) = (None, None, None);
         if self.from_first {
