@@ -92,7 +92,10 @@ const MAIN_THREAD_ENDED: &str = "the main thread has ended while others run on, 
 impl Traced {
     /// Takes in the plan of its address space, and the probes that it has of it.
     pub(super) fn adopt(&mut self, mut plan: Plan, attached: Attached) {
+        // What the counters missed before an exec stays missed.
+        let was_out = self.was_out() || self.known.was_out;
         self.known = Known::planned(&self.space.image, &plan, &attached);
+        self.known.was_out = was_out;
         self.probes = attached.probes.clone();
         self.failures = attached.failures.clone();
         self.families = Families::of(&plan);

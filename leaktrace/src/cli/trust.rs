@@ -39,6 +39,8 @@ pub struct Known {
     pub entry_points: EntryPoints,
     /// Why all its probes are out while it runs on.
     pub probes_out: Vec<String>,
+    /// The address space that it has replaced was not traced all the time, for the budget's sake.
+    pub was_out: bool,
     /// Allocators of it that `-O` leaves out.
     elsewhere: Vec<String>,
     check: Option<HeapCheck>,
@@ -168,6 +170,7 @@ pub fn judge(
         entry_points.found += of_one.found;
         entry_points.covered += of_one.covered;
         entry_points.unprobed_frees.extend(of_one.unprobed_frees.iter().cloned());
+    let was_out = |target: &Traced| target.was_out() || target.known.was_out;
     }
     entry_points.unprobed_frees.sort_unstable();
     entry_points.unprobed_frees.dedup();
@@ -183,8 +186,7 @@ pub fn judge(
     trust::judge(TrustEvidence {
         entry_points,
         probes_out: known().flat_map(|known| known.probes_out.iter().cloned()).collect(),
-        // A window that drains misses allocations before any has closed.
-        in_windows: mode == Mode::Windowed || session.terms.budget.is_some(),
+        in_windows: session.targets.iter().any(was_out) || session.retired.were_out(),
         from_first: known().all(|known| known.from_first && known.elsewhere.is_empty()),
         allocs: health.allocs,
         matched_frees: health.matched_frees,

@@ -82,7 +82,8 @@ pub struct TrustEvidence {
     pub entry_points: EntryPoints,
     /// Why all probes of a target are out before the trace has ended.
     pub probes_out: Vec<String>,
-    /// There was time that was not traced, for the budget's sake: frees in it were not seen.
+    /// There was time that was not traced in full, for the budget's sake: allocations and frees in it
+    /// were not seen.
     pub in_windows: bool,
     /// All targets were traced from their first allocation on, and all their allocators.
     pub from_first: bool,
