@@ -195,6 +195,7 @@ pub fn judge(
         reappeared: health.reappeared,
         outstanding_blocks: totals.outstanding_blocks(),
         lost: lost(health, mode, session.follow.as_ref().is_some_and(|f| f.execed() > 0)),
+        is_sample: session.sampling().mean_bytes > 0,
         before,
         bytes_tracked: totals.outstanding_bytes(),
     })
