@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod empty_probes;
 pub mod estimates;
 pub mod exit;
+pub mod few_threads;
 pub mod follow;
 pub mod governed;
 pub mod heap_look;
