@@ -25,6 +25,7 @@ pub mod logging;
 pub mod mappings;
 pub mod newcomers;
 pub mod output;
+pub mod output_file;
 pub mod own_allocators;
 pub mod own_use;
 pub mod placing;
