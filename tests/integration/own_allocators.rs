@@ -148,8 +148,15 @@ fn a_name_that_no_file_has_is_said_with_those_that_come_close() {
     let options = ["--alloc-fn=pool_gte:size=1", "--free-fn=pool_put@libpool.so"];
     let mut trace = Trace::attach(&target, &options);
     target.work();
-    let report = trace.interrupt();
+    trace.signal(libc::SIGINT);
+    trace.ended().assert_code(4);
+    let report = Report::read(&trace.file("report.json"));
     assert_eq!(report.at("/health/complete"), false);
+    // One of the two frees.
+    let reasons = report.at("/health/trust/reasons").as_array().unwrap();
+    let [reason] = reasons.as_slice() else { panic!("{reasons:?}") };
+    let reason = reason.as_str().unwrap();
+    assert!(reason.starts_with("calls of pool_put in libpool.so are not seen"), "{reason}");
     let failures = report.at("/health/probe_failures").as_array().unwrap();
     let errors: Vec<&str> = failures.iter().map(|f| f["error"].as_str().unwrap()).collect();
     let [name, object] = errors[..] else { panic!("{failures:?}") };
@@ -168,6 +175,29 @@ fn a_name_that_no_file_has_is_said_with_those_that_come_close() {
     {
         assert!(ended.stderr.contains(words), "no {words:?} in:\n{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_function_of_ones_own_that_frees_and_cannot_be_probed_is_not_enough() {
+    let directory = tempfile::tempdir().unwrap();
+    let (address, copy) = stripped("pool_stripped_free", &[], directory.path());
+    let mut target = Target::start::<&str>(&copy, &[]);
+    let within = address("pool_put") + 1;
+    let check = |target: &mut Target, kind: &str, code: i32| {
+        let option = format!("--{kind}-fn=pool_stripped_free+{within:#x}");
+        let mut trace = Trace::attach(target, &[&option]);
+        trace.signal(libc::SIGINT);
+        trace.ended().assert_code(code);
+        let report = Report::read(&trace.file("report.json"));
+        assert_eq!(report.at("/health/complete"), false);
+        report.at("/health/trust/reasons").to_string()
+    };
+    let reasons = check(&mut target, "free", 4);
+    assert!(reasons.contains(&format!("calls of pool_stripped_free+{within:#x} in ")), "{reasons}");
+    // What is blamed holds what it is said to hold where it only allocates.
+    assert_eq!(check(&mut target, "alloc", 0), "[]");
+    target.work();
+    assert!(target.end().success());
 }
 
 #[test]

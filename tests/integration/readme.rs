@@ -2,13 +2,31 @@
 
 use crate::processes::Target;
 use crate::programs::program;
-use crate::trace::Trace;
+use crate::trace::{Trace, command};
 
 /// The lines of the README's shell blocks that start `leaktrace`, without `sudo`.
 fn commands() -> Vec<&'static str> {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("sudo leaktrace ")).collect()
+}
+
+/// `--help` once said of exit code 4 that too much was lost, and nothing of 126 and 127.
+#[test]
+fn the_help_tells_the_same_exit_codes_as_the_readme() {
+    let rows =
+        include_str!("../../README.md").lines().skip_while(|line| !line.starts_with("| exit"));
+    let rows: Vec<(&str, &str)> = rows
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "))
+        .collect();
+    assert_eq!(rows.len(), 6, "{rows:?}");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let help = words(&command(&["--help"]).stdout);
+    for (codes, meaning) in rows {
+        let meaning = meaning.split([':', ';']).next().unwrap();
+        assert!(help.contains(&format!("{codes} {meaning}")), "{codes} {meaning}: {help}");
+    }
 }
 
 /// With a real process for PID, a real program for CMD, and two seconds for thirty.

@@ -31,6 +31,7 @@ fn check(option: &str, mean: u64) -> usize {
     assert_eq!(report.text("/trace/mode"), "sampled");
     assert_eq!(report.number("/trace/sample_bytes"), mean);
     assert!(report.number("/health/sampled_out") > 0);
+    assert!(report.at("/health/trust/matched_share").is_null());
     for gone in ["freed", "grown_and_freed", "to_be_grown"] {
         assert_eq!(report.held_by(gone), Held::default(), "{gone}: {:#}", report.0);
     }

@@ -125,6 +125,28 @@ fn frees_in_an_unknown_way_are_counted_and_nothing_is_blamed_for_certain() {
     assert!(!text.contains("The leak: "), "{text}");
 }
 
+/// The budget made every free look as if it could have been missed, and the leaks of this program
+/// were blamed, though no window had ever closed.
+#[test]
+fn frees_in_an_unknown_way_are_counted_under_a_budget_that_is_never_used_up() {
+    let program = linked("twin_free.c", "liballoc_twin.c");
+    for (way, code) in [("unseen", 4), ("seen", 0)] {
+        let mut target = Target::start(&program, &[way]);
+        // The budget that is there by default.
+        let (ended, report) = attach(&mut target, &["--max-overhead", "5%"]);
+        ended.assert_code(code);
+        assert_eq!(report.text("/trace/mode"), "exact");
+        assert!(!trust(&report)["reappeared_share"].is_null());
+        if way == "seen" {
+            assert_enough(&report);
+            assert_eq!(trust(&report)["matched_share"], 1.0);
+        } else {
+            assert_not_enough(&report, "1,199 blocks were handed out again without a free seen");
+            assert!(!ended.stdout.contains("The leak: "), "{}", ended.stdout);
+        }
+    }
+}
+
 #[test]
 fn an_entry_point_that_cannot_be_probed_is_one_short() {
     let program = linked("jump_new.cc", "liballoc_jump.cc");

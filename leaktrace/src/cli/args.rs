@@ -21,8 +21,11 @@ use crate::target::PlanOptions;
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "`leaktrace -p PID` is short for `leaktrace attach -p PID`.\n\
-                  Exit codes: 0 done, 2 usage, 3 not permitted or not possible here, 4 too much \
-                  was lost, 5 no such process."
+                  Exit codes: 0 done; 2 the arguments make no sense, or an output file cannot be \
+                  written; 3 not permitted, or the kernel or the process lacks what is needed; 4 too \
+                  much was missed for a verdict; 5 no such process, or it ended before tracing \
+                  began; 126, 127 `run` could not start the command, whose own code it passes on \
+                  otherwise."
 )]
 pub struct Arguments {
     /// What to do.

@@ -15,7 +15,7 @@ use crate::target::container::ContainerError;
 pub const USAGE: u8 = 2;
 /// Not permitted, or the kernel or the target lacks what is needed.
 pub const IMPOSSIBLE: u8 = 3;
-/// So much was lost that the report proves nothing.
+/// Too much was missed for a verdict.
 pub const INCOMPLETE: u8 = 4;
 /// No such process, or it ended before tracing began.
 pub const NO_PROCESS: u8 = 5;

@@ -11,11 +11,13 @@ use super::governed::lock;
 use super::heap_look::HeapLook;
 use super::traced::{Probes, Terms, Traced};
 use crate::collect::KernelMaps;
-use crate::model::{Addr, ProbeFailure, ProbeInfo, Slot};
+use crate::model::{Addr, ProbeFailure, ProbeInfo, Slot, Unprobed};
 use crate::probe::{Attached, Kernel};
 use crate::target::entry_points::{ALL_FUNCTIONS, entry_points};
 use crate::target::maps::FileId;
-use crate::target::{Budget, Families, Image, MappingCallers, Plan, PlanOptions, Role};
+use crate::target::{
+    Budget, Families, Image, MappingCallers, Plan, PlanOptions, PlannedProbe, Role,
+};
 
 /// So many times, what was loaded is said.
 const MOST_NOTES: usize = 20;
@@ -106,7 +108,7 @@ impl Traced {
         code.truncate(MAX_ALLOCATOR_RANGES);
         self.notes.extend(more.notes.iter().cloned());
         if more.probes.is_empty() && code == self.allocator_code {
-            self.failures.extend(more.failures);
+            self.take_in(&more, more.failures.clone());
             return None;
         }
         self.allocator_code = code;
@@ -116,25 +118,17 @@ impl Traced {
         let placed = self.add(maps, terms, &more).unwrap_or_else(|error| {
             let (function, module) = (ALL_FUNCTIONS.to_owned(), more.allocators.join(", "));
             let error = format!("they were loaded later, and could not be probed: {error:#}");
-            Placed { probes: Vec::new(), failures: vec![ProbeFailure { function, module, error }] }
+            let about = Unprobed::Function { frees: more.probes.iter().any(PlannedProbe::frees) };
+            let failure = ProbeFailure { function, module, error, about };
+            Placed { probes: Vec::new(), failures: vec![failure] }
         });
-        // A function of the user's own may have been in none of the files until now.
-        let files: HashSet<&str> =
-            self.space.image.files().map(|file| file.path.as_str()).collect();
-        let is_found = |failure: &ProbeFailure| {
-            !files.contains(failure.module.as_str())
-                && more.probes.iter().any(|probe| {
-                    probe.signature.form == Form::Own && probe.function == failure.function
-                })
-        };
-        self.failures.retain(|failure| !is_found(failure));
-        self.failures.extend(placed.failures);
-        if placed.probes.is_empty() {
+        let is_probed = !placed.probes.is_empty();
+        self.probes.extend(placed.probes);
+        self.take_in(&more, placed.failures);
+        if !is_probed {
             return None;
         }
-        self.probes.extend(placed.probes);
-        let plan = &self.planned.plan;
-        self.known.entry_points = entry_points(plan, &self.probes, &self.failures);
+        self.known.joined();
         if let Some(windowed) = &mut self.windowed {
             let image = &self.space.image;
             windowed.look_by(HeapLook::new(self.process.pid, image, &self.planned.plan));
@@ -153,6 +147,22 @@ impl Traced {
         Some(note)
     }
 
+    /// Takes account of what could not be probed, and of the functions of the user's own that were
+    /// in none of the files until now.
+    fn take_in(&mut self, more: &Plan, failures: Vec<ProbeFailure>) {
+        let probed = more.probes.iter().filter(|probe| probe.signature.form == Form::Own);
+        let probed = probed.map(|probe| (probe.function.as_str(), probe.file.path.as_str()));
+        let refused = failures.iter().filter(|f| matches!(f.about, Unprobed::Function { .. }));
+        let refused = refused.map(|failure| (failure.function.as_str(), failure.module.as_str()));
+        let found: Vec<(&str, &str)> = probed.chain(refused).collect();
+        self.failures.retain(|failure| {
+            !found.iter().any(|(function, path)| is_found(failure, function, path))
+        });
+        self.failures.extend(failures);
+        let plan = &self.planned.plan;
+        self.known.entry_points = entry_points(plan, &self.probes, &self.failures);
+    }
+
     fn add(&mut self, maps: &KernelMaps, terms: &Terms, more: &Plan) -> Result<Placed> {
         let more = Later {
             plan: more,
@@ -168,5 +178,48 @@ impl Traced {
             }
             Probes::Governed(governed) => governed.state().add(&more),
         }
+    }
+}
+
+/// Whether it was said of this function, now found in the file at `path`, that no file has it.
+fn is_found(failure: &ProbeFailure, function: &str, path: &str) -> bool {
+    let Unprobed::Missing { object, .. } = &failure.about else { return false };
+    let is_in = |object: &String| path.trim_end_matches(" (deleted)").ends_with(object);
+    failure.function == function && object.as_ref().is_none_or(is_in)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_named_with_its_files_whole_path_is_missing_no_more_once_it_is_found() {
+        let check = |object: Option<&str>, path: &str, found: bool| {
+            let object = object.map(str::to_owned);
+            let failure = ProbeFailure {
+                function: "get".to_owned(),
+                module: object.clone().unwrap_or("any of the 5 mapped files".to_owned()),
+                error: "no symbol has this name".to_owned(),
+                about: Unprobed::Missing { frees: false, object },
+            };
+            assert_eq!(is_found(&failure, "get", path), found, "{path}");
+            assert!(!is_found(&failure, "put", path));
+        };
+        check(Some("/opt/app/libplug.so"), "/opt/app/libplug.so", true);
+        check(Some("libplug.so"), "/opt/app/libplug.so (deleted)", true);
+        check(None, "/opt/app/libplug.so", true);
+        // One of the same name in another file.
+        check(Some("libplug.so"), "/opt/app/libother.so", false);
+    }
+
+    #[test]
+    fn what_cannot_be_probed_is_not_found_by_another_of_its_name() {
+        let failure = ProbeFailure {
+            function: "get".to_owned(),
+            module: "/opt/app/libplug.so".to_owned(),
+            error: "the kernel refuses".to_owned(),
+            about: Unprobed::Function { frees: false },
+        };
+        assert!(!is_found(&failure, "get", "/opt/app/libplug.so"));
     }
 }

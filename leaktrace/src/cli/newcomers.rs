@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::say::say;
 use super::session::Session;
-use crate::model::{Pid, ProbeFailure, printable};
+use crate::model::{Pid, ProbeFailure, Unprobed, printable};
 use crate::target::cgroup::Cgroup;
 use crate::target::entry_points::ALL_FUNCTIONS;
 use crate::target::find::{self, Processes};
@@ -204,7 +204,8 @@ impl Session {
             self.notes.push(format!("left out, and allocates nothing: {why}"));
         } else {
             let (function, module) = (ALL_FUNCTIONS.to_owned(), format!("process {pid}"));
-            self.newcomers.failures.push(ProbeFailure { function, module, error: why });
+            let about = Unprobed::Files;
+            self.newcomers.failures.push(ProbeFailure { function, module, error: why, about });
         }
     }
 }

@@ -1,60 +1,15 @@
 //! Where reports go: files and standard output.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::args::{Color, StdoutFormat, TraceArgs};
 use super::exit::UsageError;
+use super::output_file::OutputFile;
 use super::say::{say, say_raw};
 use crate::model::Report;
 use crate::report::{self, Format, Style, screen};
-
-/// A file that a report will be written to. It was writable before tracing began.
-struct OutputFile {
-    path: PathBuf,
-    format: Format,
-    /// It was made by the check and holds nothing yet.
-    empty: bool,
-    /// The last report written is whole.
-    written: bool,
-}
-
-impl OutputFile {
-    fn check(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let format = Format::from_file_name(&path.to_string_lossy()).map_err(UsageError)?;
-        let existed = path.exists();
-        File::options().append(true).create(true).open(path).map_err(|error| {
-            UsageError(format!("cannot write to {shown}: {error}; nothing was traced"))
-        })?;
-        Ok(Self { path: path.to_path_buf(), format, empty: !existed, written: false })
-    }
-
-    fn write(&mut self, report: &Report, style: Style) -> Result<()> {
-        self.written = false;
-        let shown = self.path.display();
-        let file = File::create(&self.path).with_context(|| format!("cannot write to {shown}"))?;
-        let mut writer = BufWriter::new(file);
-        report::write(report, self.format, style, &mut writer)
-            .and_then(|()| writer.flush())
-            .with_context(|| format!("cannot write to {shown}"))?;
-        self.empty = false;
-        self.written = true;
-        Ok(())
-    }
-}
-
-impl Drop for OutputFile {
-    fn drop(&mut self) {
-        if self.empty {
-            // Nothing came of it; an empty file would look like a report.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
 
 /// All places that reports go to.
 pub struct Outputs {
@@ -290,6 +245,8 @@ const MOST_STACKS: usize = 20_000;
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
 
     use super::*;

@@ -15,6 +15,7 @@ const MOST_ENDED: usize = 64;
 pub struct Retired {
     count: u64,
     cpu_s: f64,
+    were_out: bool,
     /// Slots that are nobody's any more, the longest free first.
     slots: VecDeque<Slot>,
 }
@@ -38,6 +39,11 @@ impl Retired {
     /// CPU seconds that they used while they were traced.
     pub fn cpu_s(&self) -> f64 {
         self.cpu_s
+    }
+
+    /// Whether there is time in which one of them was not traced, for the budget's sake.
+    pub fn were_out(&self) -> bool {
+        self.were_out
     }
 
     /// What is to be said of them.
@@ -68,6 +74,7 @@ impl Session {
             self.mappings.known.forget(target.slot);
             self.retired.count += 1;
             self.retired.cpu_s += target.cpu_s();
+            self.retired.were_out |= target.was_out() || target.known.was_out;
             // Wrong frees are known by slots until the end.
             if !self.args.check_frees {
                 self.retired.give_back(target.slot);

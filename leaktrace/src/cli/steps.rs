@@ -273,7 +273,7 @@ impl Step for Session {
                 continue;
             }
             target.ungovern(&self.terms);
-            target.known.from_first = false;
+            (target.known.from_first, target.known.was_out) = (false, false);
             self.maps.close_target(target.slot)?;
         }
         self.messages()?;

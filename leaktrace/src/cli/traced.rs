@@ -13,7 +13,7 @@ use super::trust::Known;
 use super::unwinding::Unwinding;
 use super::windowed::Windowed;
 use crate::collect::{KernelMaps, clock};
-use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals};
+use crate::model::{Addr, Pid, ProbeFailure, ProbeInfo, Slot, StackId, Target, Totals, Unprobed};
 use crate::probe::Attached;
 pub use crate::probe::attach::Place;
 use crate::probe::links::LinkKind;
@@ -94,7 +94,10 @@ const MAIN_THREAD_ENDED: &str = "the main thread has ended while others run on, 
 impl Traced {
     /// Takes in the plan of its address space, and the probes that it has of it.
     pub(super) fn adopt(&mut self, mut plan: Plan, attached: Attached) {
+        // What the counters missed before an exec stays missed.
+        let was_out = self.was_out() || self.known.was_out;
         self.known = Known::planned(&self.space.image, &plan, &attached);
+        self.known.was_out = was_out;
         self.probes = attached.probes.clone();
         self.failures = attached.failures.clone();
         self.families = Families::of(&plan);
@@ -136,7 +139,8 @@ impl Traced {
         if self.failures.iter().all(|failure| failure.error != error) {
             self.known.probes_out.push(error.clone());
             let (function, module) = (ALL_FUNCTIONS.to_owned(), self.process.exe.clone());
-            self.failures.push(ProbeFailure { function, module, error });
+            let about = Unprobed::Files;
+            self.failures.push(ProbeFailure { function, module, error, about });
         }
     }
 

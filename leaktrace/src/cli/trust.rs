@@ -1,12 +1,13 @@
 //! How whole a trace is: what each target had when tracing began, which functions are seen, and what
 //! the counters say of events that were missed. `analyse::trust` judges it.
 
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use leaktrace_ebpf::records::Counter;
 
+use super::few_threads::FewThreads;
 use super::session::Session;
 use super::traced::Traced;
 use crate::analyse::trust;
@@ -24,16 +25,22 @@ use crate::target::{Image, Plan, PlanOptions, maps, process};
 const SMALLEST_BLOCK: u64 = 8;
 /// How much of a target's heaps is read to know what is in use, in bytes: a tenth of a second.
 const MOST_BYTES: u64 = 256 << 20;
-/// The last report waits so long for that.
+/// The last report waits so long for that, of all targets.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Who reads that.
+static READERS: FewThreads = FewThreads::idle();
 
 /// What is known of one target, from the moment that its probes are in.
 #[derive(Default)]
 pub struct Known {
     /// It is traced from its first allocation on.
     pub from_first: bool,
-    /// It has replaced an address space whose events are in the counters, too.
+    /// It has replaced an address space, or was joined by allocators, whose events are in the
+    /// counters, too, and of which nobody knows what was there before.
     pub came_later: bool,
+    /// The address space that it has replaced was not traced all the time, for the budget's sake.
+    pub was_out: bool,
     /// The functions of its allocators.
     pub entry_points: EntryPoints,
     /// Why all its probes are out while it runs on.
@@ -64,8 +71,14 @@ impl Known {
         self.elsewhere = all.allocators.into_iter().filter(|path| !is_chosen(path)).collect();
     }
 
-    /// Events count from now on: what the target has had before that is looked at, in a thread of
-    /// its own as far as it takes time.
+    /// Allocators have joined it that are probed from now on: what they had handed out before is not
+    /// known.
+    pub fn joined(&mut self) {
+        (self.from_first, self.came_later) = (false, true);
+    }
+
+    /// Events count from now on: what the target has had before that is looked at, in another
+    /// thread as far as it takes time.
     pub fn begin(&mut self, pid: Pid) {
         (self.anonymous, self.in_use, self.coming) = (None, None, None);
         if self.from_first {
@@ -74,21 +87,20 @@ impl Known {
         self.anonymous = process::anonymous_memory(pid);
         let Some(mut check) = self.check.clone() else { return };
         let (sender, receiver) = channel();
-        let looks = std::thread::Builder::new().name("before".to_owned()).spawn(move || {
+        READERS.give(move || {
             // Nobody waits any more for a target that does not let its memory be read.
             let _ = sender.send(in_use(pid, &mut check));
         });
-        self.coming = looks.is_ok().then_some(receiver);
+        self.coming = Some(receiver);
     }
 
     /// Takes what was found in use, when it is there. `freed` are the frees until now of blocks from
     /// before: those may be in it no longer.
-    fn look(&mut self, freed: u64, patience: Duration) {
+    fn look(&mut self, freed: u64, until: Instant) {
         let Some(coming) = &self.coming else { return };
-        let found = match coming.try_recv() {
-            Err(TryRecvError::Empty) if patience.is_zero() => return,
-            Err(TryRecvError::Empty) => coming.recv_timeout(patience).ok().flatten(),
-            Err(TryRecvError::Disconnected) => None,
+        let found = match coming.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => None,
             Ok(found) => found,
         };
         self.in_use = found.map(|in_use| (in_use, freed));
@@ -132,8 +144,13 @@ pub fn look(session: &mut Session, patience: Duration) -> Result<()> {
     }
     let counters = session.maps.counters()?.since(&session.counters_before);
     let freed = counters.get(Counter::UnknownFrees);
-    session.targets.iter_mut().for_each(|target| target.known.look(freed, patience));
+    look_at_all(session.targets.iter_mut().map(|target| &mut target.known), freed, patience);
     Ok(())
+}
+
+fn look_at_all<'a>(all: impl Iterator<Item = &'a mut Known>, freed: u64, patience: Duration) {
+    let until = Instant::now() + patience;
+    all.for_each(|known| known.look(freed, until));
 }
 
 /// The same for a report, the last of which waits for it.
@@ -153,6 +170,7 @@ pub fn judge(
     health: &Health,
     mode: Mode,
 ) -> Trust {
+    let was_out = |target: &Traced| target.was_out() || target.known.was_out;
     let mut totals = Totals::default();
     snapshot.stacks.values().for_each(|stack| totals += *stack);
     let known = || session.targets.iter().map(|target| &target.known);
@@ -176,8 +194,8 @@ pub fn judge(
     trust::judge(TrustEvidence {
         entry_points,
         probes_out: known().flat_map(|known| known.probes_out.iter().cloned()).collect(),
-        // A window that drains misses allocations before any has closed.
-        in_windows: mode == Mode::Windowed || session.terms.budget.is_some(),
+        in_windows: session.targets.iter().any(was_out) || session.retired.were_out(),
+        is_sample: session.sampling().mean_bytes > 0,
         from_first: known().all(|known| known.from_first && known.elsewhere.is_empty()),
         allocs: health.allocs,
         matched_frees: health.matched_frees,
@@ -223,4 +241,41 @@ fn notes_of(target: &Traced, alone: bool) -> Vec<String> {
         notes.push(format!("process {pid} {comm} had {bytes} {how} before it was traced"));
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_report_waits_for_all_targets_together_no_longer_than_for_one() {
+        let patience = Duration::from_millis(100);
+        let mut senders = Vec::new();
+        let mut waits = || {
+            let (sender, receiver) = channel();
+            senders.push(sender);
+            Known { coming: Some(receiver), ..Known::default() }
+        };
+        let mut all: Vec<Known> = (0..100).map(|_| waits()).collect();
+        let found = InUse { bytes: 4096, blocks: 16 };
+        senders[99].send(Some(found)).unwrap();
+        let started = Instant::now();
+        look_at_all(all.iter_mut(), 7, patience);
+        // Ten seconds if each were waited for.
+        assert!((patience..20 * patience).contains(&started.elapsed()));
+        // What is there is taken all the same, and what may still come is not given up.
+        assert_eq!(all[99].before().map(|before| before.most_blocks), Some(16));
+        assert!(all[..99].iter().all(|known| known.coming.is_some()));
+        senders[0].send(Some(found)).unwrap();
+        look_at_all(all.iter_mut(), 7, Duration::ZERO);
+        assert!(all[0].in_use.is_some() && all[1].in_use.is_none());
+    }
+
+    #[test]
+    fn blocks_from_before_an_allocator_was_loaded_are_not_held_against_a_command() {
+        let mut known = Known { from_first: true, ..Known::default() };
+        assert_eq!(known.before().map(|before| before.most_blocks), Some(0));
+        known.joined();
+        assert!(!known.from_first && known.before().is_none());
+    }
 }

@@ -158,6 +158,37 @@ pub struct ProbeFailure {
     pub module: String,
     /// Why.
     pub error: String,
+    /// What it is about.
+    pub about: Unprobed,
+}
+
+/// What has no probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unprobed {
+    /// Whole files or processes, or what is no function.
+    Files,
+    /// A function that was found.
+    Function {
+        /// It ends blocks, and no other probe sees that.
+        frees: bool,
+    },
+    /// A function of the user's own that no file has, of those mapped so far.
+    Missing {
+        /// It ends blocks.
+        frees: bool,
+        /// What the path of its file ends with, if that was said.
+        object: Option<String>,
+    },
+}
+
+impl Unprobed {
+    /// Whether blocks end unseen.
+    pub fn frees(&self) -> bool {
+        match self {
+            Self::Files => false,
+            Self::Function { frees } | Self::Missing { frees, .. } => *frees,
+        }
+    }
 }
 
 impl Health {

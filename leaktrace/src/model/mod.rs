@@ -11,7 +11,7 @@ pub mod unwind;
 pub mod wrong_free;
 
 pub use health::{
-    ChildrenSeen, Health, LostAt, LostReason, MappedMemory, ProbeFailure, StackQuality,
+    ChildrenSeen, Health, LostAt, LostReason, MappedMemory, ProbeFailure, StackQuality, Unprobed,
 };
 pub use ids::{Addr, CodeAddr, Pid, Slot, StackId};
 pub use prediction::Prediction;

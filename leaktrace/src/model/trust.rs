@@ -82,8 +82,11 @@ pub struct TrustEvidence {
     pub entry_points: EntryPoints,
     /// Why all probes of a target are out before the trace has ended.
     pub probes_out: Vec<String>,
-    /// There was time that was not traced, for the budget's sake: frees in it were not seen.
+    /// There was time that was not traced in full, for the budget's sake: allocations and frees in it
+    /// were not seen.
     pub in_windows: bool,
+    /// Only a sample of the allocations is known, and their frees.
+    pub is_sample: bool,
     /// All targets were traced from their first allocation on, and all their allocators.
     pub from_first: bool,
     /// Allocations that are in the figures.
@@ -147,11 +150,12 @@ impl TrustEvidence {
     /// where it says nothing: in windows and samples, most blocks are not known by choice.
     pub fn matched_share(&self) -> Option<f64> {
         let frees = self.matched_frees.saturating_add(self.unknown_frees);
-        (frees > 0 && !self.in_windows).then(|| self.matched_frees as f64 / frees as f64)
+        let says_something = frees > 0 && !self.in_windows && !self.is_sample;
+        says_something.then(|| self.matched_frees as f64 / frees as f64)
     }
 
     /// The share of allocations that got the place of a block no free of which was seen, from 0
-    /// to 1; `None` as for [`TrustEvidence::matched_share`].
+    /// to 1; `None` where there were none, and in windows.
     pub fn reappeared_share(&self) -> Option<f64> {
         (self.allocs > 0 && !self.in_windows).then(|| self.reappeared as f64 / self.allocs as f64)
     }

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::links::{Handler, Link, LinkKind, Point};
 use super::load::Kernel;
-use super::seats::{Purpose, Seat, Wish, wishes};
-use crate::model::{Pid, ProbeFailure, ProbeInfo, Slot};
+use super::seats::{Counting, Purpose, Seat, Wish, wishes};
+use crate::model::{Pid, ProbeFailure, ProbeInfo, Slot, Unprobed};
 use crate::target::maps::FileId;
 use crate::target::{LoaderHook, Plan, PlannedProbe, Role, process};
 
@@ -136,7 +136,7 @@ impl Attached {
         // Any that is forked from now on may have probes.
         let children = process::children(pid);
         let Seated { seats, probes, failures } =
-            Seated::place(kernel, plan, pid, slot, inherited, chosen);
+            Seated::place(kernel, plan, pid, slot, inherited, Counting::NotYet, chosen);
         if inherited.is_empty() && seats.iter().all(|seat| seat.links.is_empty()) {
             let why = failures.first().map_or("the plan is empty", |f| f.error.as_str());
             bail!("no probe could be placed in process {pid}: {why}");
@@ -147,8 +147,8 @@ impl Attached {
 
     /// Adds the probes of functions that were planned later. They are in then, whatever is out.
     pub fn add(&mut self, kernel: &mut Kernel, plan: &Plan, slot: Slot) {
-        let none = HashSet::new();
-        let seated = Seated::place(kernel, plan, self.pid, slot, &none, |handler| handler);
+        let (pid, none, counting) = (self.pid, HashSet::new(), Counting::Already);
+        let seated = Seated::place(kernel, plan, pid, slot, &none, counting, |handler| handler);
         self.seats.extend(seated.seats);
         self.probes.extend(seated.probes);
         self.failures.extend(seated.failures);
@@ -271,12 +271,13 @@ impl Seated {
         pid: Pid,
         slot: Slot,
         inherited: &HashSet<Place>,
+        counting: Counting,
         chosen: fn(Handler) -> Handler,
     ) -> Self {
         let mut seats = Vec::new();
         let mut failures = plan.failures.clone();
         let mut failed_functions = HashSet::new();
-        for mut wishes in wishes(plan, slot) {
+        for mut wishes in wishes(plan, slot, counting) {
             wishes.retain(|wish| !failed_functions.contains(&wish.probe.function_index));
             let place =
                 |wish: &Wish<'_>| (wish.probe.file.id, wish.point.file_offset, wish.handler);
@@ -295,6 +296,7 @@ impl Seated {
                         function: wish.probe.function.clone(),
                         module: wish.probe.file.path.clone(),
                         error: format!("{error:#}"),
+                        about: Unprobed::Function { frees: wish.probe.frees() },
                     });
                 }
             }

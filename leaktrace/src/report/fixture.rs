@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::model::{
     Addr, Before, Cost, Distrust, EndedBy, Ending, EntryPoints, Frame, Health, Interval, LostAt,
     LostReason, MappedMemory, Mode, Pid, Prediction, ProbeFailure, ProbeInfo, Report, StackId,
-    StackQuality, StackReport, Target, Totals, Trace, Trust, TrustEvidence, TrustVerdict, Verdict,
-    VerdictKind, Windows,
+    StackQuality, StackReport, Target, Totals, Trace, Trust, TrustEvidence, TrustVerdict, Unprobed,
+    Verdict, VerdictKind, Windows,
 };
 
 pub(super) fn target(pid: u32, comm: &str) -> Target {
@@ -401,6 +401,7 @@ pub(super) fn troubled() -> Report {
         function: "posix_memalign".to_owned(),
         module: "/opt/shop/lib/libjemalloc-with-a-long-name.so.2".to_owned(),
         error: "the kernel refuses a probe on `66 90`".to_owned(),
+        about: Unprobed::Function { frees: false },
     }];
     health.notes = vec![
         "process 4343 replaced its program after 3.0 s; its earlier blocks are not shown"

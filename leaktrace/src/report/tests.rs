@@ -145,6 +145,7 @@ fn windowed_json() {
 fn a_sample_is_told_from_windows() {
     let mut report = fixture::windowed();
     report.trace.mode = Mode::Sampled;
+    report.health.trust.evidence.is_sample = true;
     report.cost.windows = None;
     let text = plain(&report, Format::Text);
     assert!(text.contains("\nSeen:   a sample every 512.0 KiB on average; figures are"), "{text}");
@@ -153,6 +154,11 @@ fn a_sample_is_told_from_windows() {
     let json: serde_json::Value = serde_json::from_str(&plain(&report, Format::Json)).unwrap();
     assert_eq!(json["trace"]["mode"], "sampled");
     assert!(json["cost"]["windows"].is_null());
+    // Of the frees outside of it nothing is known.
+    report.health.trust.evidence.in_windows = false;
+    let json: serde_json::Value = serde_json::from_str(&plain(&report, Format::Json)).unwrap();
+    assert!(json["health"]["trust"]["matched_share"].is_null());
+    assert_eq!(json["health"]["trust"]["reappeared_share"], 0.0);
     let svg = plain(&report, Format::Flamegraph);
     assert!(svg.contains("~43.7 MiB in ~8,470 blocks"), "{svg}");
     assert!(svg.contains("seen: a sample every 512.0 KiB on average; figures are estimates"));

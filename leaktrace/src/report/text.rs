@@ -151,7 +151,7 @@ fn header(report: &Report, style: Style) -> Vec<String> {
 fn trust_lines(report: &Report, style: Style) -> Vec<String> {
     let trust = &report.health.trust;
     let ink = if trust.is_enough() { Ink::Plain } else { Ink::Alarm };
-    let summary = trust::summary(trust, report.trace.mode);
+    let summary = trust::summary(trust);
     inked_lines(&names::wrap(&summary, style.width, "Trust:  ", "        "), ink, style)
 }
 

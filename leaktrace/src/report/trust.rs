@@ -1,13 +1,13 @@
 //! How far a report can be trusted, in words.
 
 use super::units;
-use crate::model::{Distrust, Mode, Trust, TrustEvidence, printable};
+use crate::model::{Distrust, Trust, TrustEvidence, printable};
 
 /// So many functions are named.
 const MOST_NAMED: usize = 3;
 
 /// The one line that every report has.
-pub(super) fn summary(trust: &Trust, mode: Mode) -> String {
+pub(super) fn summary(trust: &Trust) -> String {
     let seen = &trust.evidence;
     let entry_points = &seen.entry_points;
     let mut parts = vec![format!(
@@ -18,7 +18,7 @@ pub(super) fn summary(trust: &Trust, mode: Mode) -> String {
     parts.push(match seen.matched_share() {
         // Windows see blocks go that were allocated between them: that says nothing of the trace.
         _ if seen.in_windows => "frees between windows are not seen".to_owned(),
-        _ if mode == Mode::Sampled => "frees outside the sample say nothing".to_owned(),
+        _ if seen.is_sample => "frees outside the sample say nothing".to_owned(),
         None => "no frees seen".to_owned(),
         Some(share) => format!("{} of frees matched", share_of(share)),
     });

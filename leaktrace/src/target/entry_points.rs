@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use leaktrace_ebpf::cookie::Kind;
+use leaktrace_ebpf::cookie::{Form, Kind};
 
-use super::allocators::{self, display_name};
 use super::plan::Plan;
-use crate::model::{EntryPoints, ProbeFailure, ProbeInfo};
+use crate::model::{EntryPoints, ProbeFailure, ProbeInfo, Unprobed};
 
 /// A failure of whole files rather than of one function.
 pub const ALL_FUNCTIONS: &str = "all functions";
@@ -17,31 +16,47 @@ pub fn entry_points(plan: &Plan, probes: &[ProbeInfo], failures: &[ProbeFailure]
         probes.iter().map(|probe| (probe.function.as_str(), probe.module.as_str())).collect();
     let failed: BTreeSet<(&str, &str)> = failures
         .iter()
-        .filter(|failure| failure.function != ALL_FUNCTIONS)
+        .filter(|failure| failure.about != Unprobed::Files)
         .map(|failure| (failure.function.as_str(), failure.module.as_str()))
         .filter(|function| !probed.contains(function))
         .collect();
     let covered = probed.len().saturating_add(plan.covered.len()) as u64;
-    let unprobed_frees = failed
-        .iter()
-        .filter(|(function, module)| frees(plan, function, module))
-        .map(|(function, module)| format!("{function} in {module}"))
-        .collect();
-    EntryPoints { found: covered.saturating_add(failed.len() as u64), covered, unprobed_frees }
+    let gives_own_blocks = |object: Option<&str>| {
+        plan.probes.iter().any(|probe| {
+            probe.signature.form == Form::Own
+                && probe.signature.kind != Kind::Free
+                && object.is_none_or(|object| probe.file.path.ends_with(object))
+        })
+    };
+    EntryPoints {
+        found: covered.saturating_add(failed.len() as u64),
+        covered,
+        unprobed_frees: unprobed_frees(failures, gives_own_blocks),
+    }
 }
 
-/// Whether a function ends blocks: by what the plan knows of it, or the catalogue.
-fn frees(plan: &Plan, function: &str, module: &str) -> bool {
-    let ends = |kind: Kind| match kind {
+/// Functions that free and are not seen. One that is nowhere in the process is none where nothing
+/// `gives_own_blocks` of its object either: a file that names the allocators of many programs.
+fn unprobed_frees(
+    failures: &[ProbeFailure],
+    gives_own_blocks: impl Fn(Option<&str>) -> bool,
+) -> Vec<String> {
+    let misleads = |about: &Unprobed| match about {
+        Unprobed::Missing { frees, object } => *frees && gives_own_blocks(object.as_deref()),
+        // Even where another of the same name is probed: calls of this one are not seen.
+        other => other.frees(),
+    };
+    let unprobed = failures.iter().filter(|failure| misleads(&failure.about));
+    let named: BTreeSet<String> =
+        unprobed.map(|failure| format!("{} in {}", failure.function, failure.module)).collect();
+    named.into_iter().collect()
+}
+
+/// Whether a function ends blocks.
+pub fn frees(kind: Kind) -> bool {
+    match kind {
         Kind::Allocate | Kind::Resize => false,
         Kind::Reallocate | Kind::Free | Kind::ReallocateOrFree => true,
-    };
-    let planned =
-        plan.probes.iter().find(|probe| probe.function == function && probe.file.path == module);
-    let known = || allocators::all().find(|entry| display_name(entry.name) == function);
-    match planned {
-        Some(probe) => ends(probe.signature.kind),
-        None => known().is_some_and(|entry| ends(entry.signature.kind)),
     }
 }
 
@@ -51,9 +66,13 @@ mod tests {
     use crate::model::Pid;
     use crate::target::{Image, PlanOptions};
 
-    fn failure(function: &str, module: &str) -> ProbeFailure {
+    fn failure(function: &str, module: &str, about: Unprobed) -> ProbeFailure {
         let error = "the kernel refuses".to_owned();
-        ProbeFailure { function: function.to_owned(), module: module.to_owned(), error }
+        ProbeFailure { function: function.to_owned(), module: module.to_owned(), error, about }
+    }
+
+    fn function(function: &str, module: &str, frees: bool) -> ProbeFailure {
+        failure(function, module, Unprobed::Function { frees })
     }
 
     #[test]
@@ -74,15 +93,58 @@ mod tests {
             .filter(|probe| !["free", "calloc"].contains(&probe.function.as_str()))
             .collect();
         let failures = [
-            failure("free", &libc),
-            failure("calloc", &libc),
-            failure("operator new(unsigned long)", "/a"),
-            failure("operator delete(void*)", "/a"),
-            failure(ALL_FUNCTIONS, "/b"),
+            function("free", &libc, true),
+            function("calloc", &libc, false),
+            function("operator new(unsigned long)", "/a", false),
+            function("operator delete(void*)", "/a", true),
+            failure(ALL_FUNCTIONS, "/b", Unprobed::Files),
         ];
         let short = entry_points(&plan, &left, &failures);
         assert_eq!((short.found, short.covered), (all.found + 2, all.found - 2));
         let frees = [format!("free in {libc}"), "operator delete(void*) in /a".to_owned()];
         assert_eq!(short.unprobed_frees, frees);
+    }
+    #[test]
+    fn an_own_function_that_frees_and_was_not_found_or_cannot_be_probed_is_named() {
+        let missing =
+            |name, module, frees| failure(name, module, Unprobed::Missing { frees, object: None });
+        let failures = [
+            missing("pool_put", "any of the 5 mapped files", true),
+            missing("pool_get", "any of the 5 mapped files", false),
+            function("arena_drop", "/opt/app", true),
+            function("arena_make", "/opt/app", false),
+        ];
+        let short = entry_points(&Plan::default(), &[], &failures);
+        assert_eq!((short.found, short.covered), (4, 0));
+        let frees = ["arena_drop in /opt/app", "pool_put in any of the 5 mapped files"];
+        assert_eq!(unprobed_frees(&failures, |_| true), frees);
+    }
+
+    #[test]
+    fn an_allocator_that_the_process_has_nothing_of_is_none_that_frees_unseen() {
+        let missing = |object: &str| {
+            let object = Some(object.to_owned());
+            failure("put", "/any", Unprobed::Missing { frees: true, object })
+        };
+        let failures = [missing("libpool.so"), missing("libgpu.so")];
+        let of_pool = |object: Option<&str>| object == Some("libpool.so");
+        assert_eq!(unprobed_frees(&failures, of_pool), ["put in /any"]);
+        assert_eq!(unprobed_frees(&failures[1..], of_pool), [""; 0]);
+    }
+
+    #[test]
+    fn one_of_two_functions_of_a_name_that_cannot_be_probed_is_named() {
+        let probe = ProbeInfo {
+            function: "shop::Arena::release".to_owned(),
+            module: "/opt/app".to_owned(),
+            file_offset: 0x1000,
+            function_offset: 0,
+            role: "free",
+            instruction: "push rbp".to_owned(),
+            emulated: true,
+        };
+        let failures = [function("shop::Arena::release", "/opt/app", true)];
+        let short = entry_points(&Plan::default(), &[probe], &failures);
+        assert_eq!(short.unprobed_frees, ["shop::Arena::release in /opt/app"]);
     }
 }

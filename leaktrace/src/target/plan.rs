@@ -10,7 +10,7 @@ use super::allocators::{self, Entry};
 use super::budget::Budget;
 use super::debug_symbols::{self, Sought};
 use super::elf::{Elf, ElfError, Function, LONGEST_KNOWN};
-use super::entry_points::ALL_FUNCTIONS;
+use super::entry_points::{ALL_FUNCTIONS, frees};
 use super::error::TargetError;
 use super::image::{Image, MOST_FILES};
 use super::loader::LoaderHook;
@@ -19,7 +19,7 @@ use super::object_file::ObjectFile;
 use super::own_allocators::{self, OwnAllocators};
 use super::sites::{Role, RoleSite, operator_site, sites};
 use super::tails::Bounds;
-use crate::model::{Addr, ProbeFailure, ProbeInfo};
+use crate::model::{Addr, ProbeFailure, ProbeInfo, Unprobed};
 
 mod code_ranges;
 pub(super) mod defined;
@@ -73,6 +73,11 @@ pub struct PlannedProbe {
 }
 
 impl PlannedProbe {
+    /// Whether blocks end unseen without it. An operator only calls a function that is probed, too.
+    pub fn frees(&self) -> bool {
+        self.role != Role::Operator && frees(self.signature.kind)
+    }
+
     /// As the reports show it.
     pub fn info(&self) -> ProbeInfo {
         ProbeInfo {
@@ -139,7 +144,9 @@ impl Plan {
         let mut plan = Self { loader_hook, check_frees, ..Self::default() };
         plan.note_unopened(image, only);
         let files = plan.add_files(image, options, &budget, |_| true);
+        let of_catalogue = plan.failures.len();
         own_allocators::add_to(&mut plan, image, &options.own, &budget);
+        plan.forget_overruled(of_catalogue);
         if plan.probes.is_empty() {
             return Err(TargetError::NoAllocator {
                 pid: image.pid,
@@ -179,6 +186,7 @@ impl Plan {
             function: ALL_FUNCTIONS.to_owned(),
             module: format!("{n} more files"),
             error: "they were not looked into".to_owned(),
+            about: Unprobed::Files,
         });
         self.note_sizeless(probes);
         files
@@ -208,6 +216,7 @@ impl Plan {
                 function: ALL_FUNCTIONS.to_owned(),
                 module: file.path.clone(),
                 error: error.to_string(),
+                about: Unprobed::Files,
             }),
             error => self.notes.push(format!("{what}: {error}")),
         }
@@ -222,7 +231,26 @@ impl Plan {
         is_new: impl Fn(FileId) -> bool,
     ) {
         self.add_files(image, options, budget, &is_new);
+        let of_catalogue = self.failures.len();
         own_allocators::add_later(self, image, &options.own, budget, is_new);
+        self.forget_overruled(of_catalogue);
+    }
+
+    /// What could not be probed by the catalogue's word, which the first failures are about, and is
+    /// probed by the user's, lacks nothing.
+    fn forget_overruled(&mut self, of_catalogue: usize) {
+        let is_own = |failure: &ProbeFailure| {
+            self.probes.iter().any(|probe| {
+                probe.signature.form == Form::Own
+                    && probe.function == failure.function
+                    && probe.file.path == failure.module
+            })
+        };
+        let mut at = 0;
+        self.failures.retain(|failure| {
+            at += 1;
+            at > of_catalogue || !is_own(failure)
+        });
     }
 
     /// Files that no one could look into may hold an allocator whose blocks are then missed.
@@ -241,6 +269,7 @@ impl Plan {
                     "they could not be opened: run as root, and raise the limit of open files \
                      (`ulimit -n`); leaktrace opens {MOST_FILES} at most"
                 ),
+                about: Unprobed::Files,
             });
         }
     }
@@ -352,6 +381,7 @@ impl Plan {
                     "they may count twice: its code has more pieces than the \
                      {MAX_ALLOCATOR_RANGES} that are looked at"
                 ),
+                about: Unprobed::Files,
             });
         }
     }
@@ -377,7 +407,9 @@ impl Plan {
             }
             Err(error) => {
                 let module = file.path.clone();
-                self.failures.push(ProbeFailure { function: shown, module, error });
+                // What it frees, the function that it calls is seen to free.
+                let about = Unprobed::Function { frees: false };
+                self.failures.push(ProbeFailure { function: shown, module, error, about });
             }
         }
     }
@@ -400,7 +432,8 @@ impl Plan {
             Ok(found) => found,
             Err(error) => {
                 let module = file.path.clone();
-                self.failures.push(ProbeFailure { function: shown, module, error });
+                let about = Unprobed::Function { frees: frees(entry.signature.kind) };
+                self.failures.push(ProbeFailure { function: shown, module, error, about });
                 return false;
             }
         };

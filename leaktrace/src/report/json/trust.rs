@@ -11,7 +11,7 @@ pub(super) struct Trust {
     /// One sentence each; empty when it is enough.
     reasons: Vec<String>,
     entry_points: EntryPoints,
-    /// Of frees, from 0 to 1; null without frees, and in windows.
+    /// Of frees, from 0 to 1; null without frees, in windows, and in a sample.
     matched_share: Option<f64>,
     /// Of allocations, from 0 to 1; null without allocations, and in windows.
     reappeared_share: Option<f64>,

@@ -8,11 +8,12 @@ use leaktrace_ebpf::cookie::FUNCTION_BITS;
 use super::names::{LONGEST_SYMBOL, Wanted};
 use super::start::Starts;
 use super::{OwnAllocators, OwnFunction, Place, exceptions, missing};
-use crate::model::{ProbeFailure, printable};
+use crate::model::{ProbeFailure, Unprobed, printable};
 use crate::target::budget::Budget;
 use crate::target::debug_symbols::{self, Sought};
 use crate::target::decode::{self, Machine};
 use crate::target::elf::{Elf, ElfError, Function};
+use crate::target::entry_points::frees;
 use crate::target::image::Image;
 use crate::target::maps::FileId;
 use crate::target::object_file::ObjectFile;
@@ -135,7 +136,7 @@ impl Search<'_, '_> {
     /// Says what of a file could not be read.
     fn was_not_read(&mut self, file: &ObjectFile, what: String, error: &ElfError) {
         if let ElfError::OverBudget = error {
-            return self.fail("the user's own functions", file, error.to_string());
+            return self.fail("the user's own functions", file, error.to_string(), Unprobed::Files);
         }
         let note = format!("{what}: {error}");
         if !self.plan.notes.contains(&note) {
@@ -156,7 +157,7 @@ impl Search<'_, '_> {
         }
         if symbols.len() >= MOST_SYMBOLS {
             let why = format!("{MOST_SYMBOLS} or more symbols have their names");
-            self.fail("the user's own functions", file, why);
+            self.fail("the user's own functions", file, why, Unprobed::Files);
         }
         let bounds = Bounds::of(&elf);
         let of_chosen = chosen.iter().filter_map(|index| self.wishes.get(*index));
@@ -218,13 +219,14 @@ impl Search<'_, '_> {
     ) {
         let Some(wish) = self.wishes.get_mut(index) else { return };
         let own = wish.function;
+        let about = Unprobed::Function { frees: frees(own.signature.kind) };
         let shown = printable(&own.place.function());
         let mut functions = match &own.place {
             Place::Address { address, .. } => match starts.function_at(shown.clone(), *address) {
                 Ok(function) => vec![function],
                 Err(why) => {
                     wish.found = true;
-                    return self.fail(&shown, file, why);
+                    return self.fail(&shown, file, why, about);
                 }
             },
             Place::Symbol { .. } => {
@@ -241,10 +243,11 @@ impl Search<'_, '_> {
         if gave_up {
             let why = "too many symbols contain its name to demangle all: give the symbol as `nm` \
                        prints it";
-            self.fail(&shown, file, why.to_owned());
+            self.fail(&shown, file, why.to_owned(), about.clone());
         }
         if functions.len() > MOST_MATCHES {
-            self.fail(&shown, file, format!("more than {MOST_MATCHES} functions have this name"));
+            let why = format!("more than {MOST_MATCHES} functions have this name");
+            self.fail(&shown, file, why, about);
             functions.truncate(MOST_MATCHES);
         }
         for function in functions {
@@ -261,9 +264,11 @@ impl Search<'_, '_> {
         mut function: Function,
     ) {
         let elf = bounds.elf;
+        let about = Unprobed::Function { frees: frees(own.signature.kind) };
         if let Some(other) = self.taken.get(&(file.id, function.address)) {
             let why = format!("it is the same function as {other}, which is named before it");
-            return self.fail(shown, file, why);
+            // The other's probe sees its calls.
+            return self.fail(shown, file, why, Unprobed::Function { frees: false });
         }
         if function.size == 0 {
             function.size = bounds.size_at(function.address).unwrap_or(0);
@@ -273,15 +278,17 @@ impl Search<'_, '_> {
             let code = elf.code(function.address, LONGEST_INSTRUCTION).unwrap_or_default();
             function.size = decode::first_length(Machine::HOST, &code);
             if function.size == 0 {
-                return self.fail(shown, file, "no instruction can be decoded there".to_owned());
+                let why = "no instruction can be decoded there".to_owned();
+                return self.fail(shown, file, why, about);
             }
         }
         let sites = match exceptions::sites(bounds, own, throws, &function) {
             Ok(sites) => sites,
-            Err(why) => return self.fail(shown, file, why),
+            Err(why) => return self.fail(shown, file, why, about),
         };
         let Some(number) = self.plan.next_number() else {
-            return self.fail(shown, file, "too many functions are probed already".to_owned());
+            let why = "too many functions are probed already".to_owned();
+            return self.fail(shown, file, why, about);
         };
         if let Some(start) = elf.file_offset(function.address) {
             self.plan.probes.retain(|probe| {
@@ -295,8 +302,8 @@ impl Search<'_, '_> {
         self.plan.add_sites(file, shown, signature, number, sites);
     }
 
-    fn fail(&mut self, function: &str, file: &ObjectFile, error: String) {
+    fn fail(&mut self, function: &str, file: &ObjectFile, error: String, about: Unprobed) {
         let (function, module) = (function.to_owned(), file.path.clone());
-        self.plan.failures.push(ProbeFailure { function, module, error });
+        self.plan.failures.push(ProbeFailure { function, module, error, about });
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::find::Wish;
 use super::names::{DEMANGLING, LONGEST_SYMBOL, Wanted, is_mangled};
-use crate::model::{ProbeFailure, printable};
+use crate::model::{ProbeFailure, Unprobed, printable};
 use crate::target::budget::Budget;
 use crate::target::demangle::demangled;
 use crate::target::elf::Elf;
+use crate::target::entry_points::frees;
 use crate::target::image::Image;
 use crate::target::object_file::ObjectFile;
 
@@ -45,7 +46,11 @@ pub(super) fn failure(wish: &Wish<'_>, image: &Image, budget: &Budget) -> ProbeF
         (None, _) => "it could not be looked into".to_owned(),
     };
     let function = printable(&wish.function.place.function());
-    ProbeFailure { function, module, error }
+    let about = Unprobed::Missing {
+        frees: frees(wish.function.signature.kind),
+        object: wish.function.place.object().map(str::to_owned),
+    };
+    ProbeFailure { function, module, error, about }
 }
 
 fn close_names(wanted: &Wanted<'_>, files: &[&Arc<ObjectFile>], budget: &Budget) -> String {
