@@ -15,9 +15,7 @@ use crate::model::{Addr, ProbeFailure, ProbeInfo, Slot, Unprobed};
 use crate::probe::{Attached, Kernel};
 use crate::target::entry_points::{ALL_FUNCTIONS, entry_points};
 use crate::target::maps::FileId;
-use crate::target::{
-    Budget, Families, Image, MappingCallers, Plan, PlanOptions, PlannedProbe, Role,
-};
+use crate::target::{Budget, Families, Image, MappingCallers, Plan, PlanOptions, PlannedProbe};
 
 /// So many times, what was loaded is said.
 const MOST_NOTES: usize = 20;
@@ -76,17 +74,14 @@ impl Planned {
         let (probes, allocators) = (plan.probes.len(), plan.allocators.len());
         plan.failures.clear();
         plan.notes.clear();
+        // Blocks that an operator of theirs gave before are not known to be its: their forms are not told
+        // apart where one function serves several.
+        let check_frees = std::mem::replace(&mut plan.check_frees, false);
         plan.add_later(image, options, budget, |id| !known.contains(&id));
+        plan.check_frees = check_frees;
         self.looked_into.extend(image.files().map(|file| file.id));
         Plan {
-            // Blocks that an operator of theirs gave before are not known to be its.
-            probes: plan
-                .probes
-                .iter()
-                .skip(probes)
-                .filter(|probe| probe.role != Role::Operator)
-                .cloned()
-                .collect(),
+            probes: plan.probes.iter().skip(probes).cloned().collect(),
             allocators: plan.allocators.iter().skip(allocators).cloned().collect(),
             failures: plan.failures.clone(),
             notes: plan.notes.clone(),

@@ -46,7 +46,7 @@ pub struct Known {
     /// Why all its probes are out while it runs on.
     pub probes_out: Vec<String>,
     /// Allocators of it that `-O` leaves out.
-    elsewhere: Vec<String>,
+    pub(super) elsewhere: Vec<String>,
     check: Option<HeapCheck>,
     /// Bytes that no file backs, when tracing began.
     anonymous: Option<u64>,

@@ -67,7 +67,11 @@ fn target_of<'a>(session: &'a Session, wrong: &WrongFrees) -> Option<&'a Traced>
 /// where an operator has no probe, its blocks look like those of `malloc`.
 fn is_sure(session: &Session, wrong: &WrongFrees) -> bool {
     let Some(target) = target_of(session, wrong) else { return false };
-    if wrong.freed_again.is_some() { target.failures.is_empty() } else { !lacks_operators(target) }
+    if wrong.freed_again.is_some() {
+        target.failures.is_empty() && target.known.elsewhere.is_empty()
+    } else {
+        !lacks_operators(target)
+    }
 }
 
 fn lacks_operators(target: &Traced) -> bool {
