@@ -43,23 +43,40 @@ const PAGE_MASK: u64 = 4095;
 /// Results from here on are the kernel's error numbers.
 const FIRST_ERROR: u64 = -4095_i64 as u64;
 
-/// Where the record of a tracepoint has the arguments of a system call, or its result.
+/// Where the record of a tracepoint has the number of a system call.
+const AT_NUMBER: usize = 8;
+/// Where it has its arguments, or its result.
 const AT_ARGUMENTS: usize = 16;
 const AT_RESULT: usize = 16;
 
-/// `mmap` has returned.
+/// `mmap`, `mremap` or `brk` has returned. One program for the three: the verifier takes its time for the
+/// walk of a stack.
 #[tracepoint]
-pub(crate) fn mmap_returns(ctx: TracePointContext) -> u32 {
-    let address = word(&ctx, AT_RESULT);
-    if address >= FIRST_ERROR {
-        return 0;
-    }
+pub(crate) fn mapping_returns(ctx: TracePointContext) -> u32 {
+    let (call, address) = (word(&ctx, AT_NUMBER) as u32, word(&ctx, AT_RESULT));
     let regs = registers();
-    let [_, length, _, flags] = arguments(regs);
-    if flags & MAP_ANONYMOUS != 0 {
-        tells_of_mapping(regs, MAPPING_MAPPED, address, length, flags);
+    // `mmap` has its length where `mremap` has the old one.
+    let [_, old_length, new_length, flags] = arguments(regs);
+    let failed = address >= FIRST_ERROR;
+    let (operation, length, flags) = if call == arch::SYS_MREMAP {
+        (if failed { MAPPING_FAILED } else { MAPPING_REMAPPED }, new_length, flags)
+    } else if call == arch::SYS_BRK {
+        (MAPPING_BREAK, 0, 0)
+    } else if failed {
+        return 0;
+    } else if flags & MAP_ANONYMOUS != 0 {
+        (MAPPING_MAPPED, old_length, flags)
     } else if flags & MAP_FIXED != 0 && flags & MAP_FIXED_NOREPLACE == 0 {
-        tells(MAPPING_COVERED, address, length, flags);
+        (MAPPING_COVERED, old_length, flags)
+    } else {
+        return 0;
+    };
+    if operation == MAPPING_FAILED {
+        tells(operation, 0, 0, 0);
+    } else if operation == MAPPING_COVERED {
+        tells(operation, address, length, flags);
+    } else {
+        tells_of_mapping(regs, operation, address, length, flags);
     }
     0
 }
@@ -92,27 +109,6 @@ pub(crate) fn mremap_begins(ctx: TracePointContext) -> u32 {
     // As above.
     let refused = address & PAGE_MASK != 0 || new_length == 0;
     tells(MAPPING_REMAPS, address, if refused { 0 } else { old_length }, flags);
-    0
-}
-
-/// `mremap` has returned.
-#[tracepoint]
-pub(crate) fn mremap_returns(ctx: TracePointContext) -> u32 {
-    let address = word(&ctx, AT_RESULT);
-    if address >= FIRST_ERROR {
-        tells(MAPPING_FAILED, 0, 0, 0);
-    } else {
-        let regs = registers();
-        let [_, _, new_length, flags] = arguments(regs);
-        tells_of_mapping(regs, MAPPING_REMAPPED, address, new_length, flags);
-    }
-    0
-}
-
-/// `brk` has returned.
-#[tracepoint]
-pub(crate) fn brk_returns(ctx: TracePointContext) -> u32 {
-    tells_of_mapping(registers(), MAPPING_BREAK, word(&ctx, AT_RESULT), 0, 0);
     0
 }
 

@@ -20,6 +20,11 @@ pub(crate) const RETURN_POPS: u64 = 0;
 pub(crate) mod arch {
     use super::*;
 
+    /// The number of the system call `brk`.
+    pub(crate) const SYS_BRK: u32 = 12;
+    /// That of `mremap`.
+    pub(crate) const SYS_MREMAP: u32 = 25;
+
     #[inline(always)]
     pub(crate) fn argument(regs: &pt_regs, index: u8) -> u64 {
         nth(index, [&regs.rdi, &regs.rsi, &regs.rdx, &regs.rcx, &regs.r8, &regs.r9])
@@ -81,6 +86,11 @@ pub(crate) mod arch {
 #[cfg(bpf_target_arch = "aarch64")]
 pub(crate) mod arch {
     use super::*;
+
+    /// The number of the system call `brk`.
+    pub(crate) const SYS_BRK: u32 = 214;
+    /// That of `mremap`.
+    pub(crate) const SYS_MREMAP: u32 = 216;
 
     #[inline(always)]
     pub(crate) fn argument(regs: &pt_regs, index: u8) -> u64 {

@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "perf_event_open(2), ioctl(2)")]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -23,9 +24,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("munmap_begins", "syscalls/sys_enter_munmap"),
     ("munmap_returns", "syscalls/sys_exit_munmap"),
     ("mremap_begins", "syscalls/sys_enter_mremap"),
-    ("mremap_returns", "syscalls/sys_exit_mremap"),
-    ("brk_returns", "syscalls/sys_exit_brk"),
-    ("mmap_returns", "syscalls/sys_exit_mmap"),
+    ("mapping_returns", "syscalls/sys_exit_mremap"),
+    ("mapping_returns", "syscalls/sys_exit_brk"),
+    ("mapping_returns", "syscalls/sys_exit_mmap"),
 ];
 
 /// `PERF_TYPE_TRACEPOINT` of `include/uapi/linux/perf_event.h`.
@@ -47,21 +48,24 @@ impl MappingPrograms {
     /// Loads and attaches all of them, or none.
     pub(super) fn attach(ebpf: &mut Ebpf) -> Result<Self> {
         let tracefs = Tracefs::open()?;
-        let (mut events, mut programs) = (Vec::new(), Vec::new());
+        let (mut events, mut programs) = (Vec::new(), BTreeMap::new());
         for (name, tracepoint) in PROGRAMS {
             let number = tracefs.event_id(tracepoint)?;
             let program: &mut TracePoint = ebpf
                 .program_mut(name)
                 .with_context(|| format!("the BPF object lacks {name}"))?
                 .try_into()?;
-            program.load().map_err(|error| not_loaded(name, error))?;
+            if !programs.contains_key(name) {
+                program.load().map_err(|error| not_loaded(name, error))?;
+            }
             let program = program.fd().context("the program has no descriptor")?.as_fd();
             let event = run_at(number, program)
                 .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
             events.push(event);
-            programs.push(program.try_clone_to_owned().context("no descriptor to be had")?);
+            let kept = program.try_clone_to_owned().context("no descriptor to be had")?;
+            programs.insert(name, kept);
         }
-        Ok(Self { _events: events, programs })
+        Ok(Self { _events: events, programs: programs.into_values().collect() })
     }
 
     /// How often the kernel left out a program, in any process: other BPF programs or calls were

@@ -7,8 +7,7 @@ use super::decode::{self, Machine, Transfer};
 use super::elf::{Elf, ElfError, Function};
 use super::sites::LONGEST_FUNCTION;
 
-/// How many functions lie at most between an operator, or Rust's global allocator, and what it is made
-/// of.
+/// How many functions lie at most between Rust's global allocator and what it is made of.
 const DEEPEST: usize = 3;
 /// So many ways out of each of these are followed.
 const MOST_WAYS: usize = 16;
@@ -60,38 +59,12 @@ impl Route {
         decode::transfers(Machine::HOST, &code, function.address).into_iter().find_map(known)
     }
 
-    /// Whether any way out of a function leads to one that takes blocks.
-    pub(super) fn leads_to_a_free(&self, elf: &Elf<'_>, function: &Function) -> bool {
-        let Some(code) = code_of(elf, function) else { return false };
-        let transfers = decode::transfers(Machine::HOST, &code, function.address);
-        let frees = |transfer| self.entry_at(elf, transfer).is_some_and(Entry::frees);
-        transfers.into_iter().any(frees)
-    }
-
-    /// Whether a function may call another of the catalogue that does the same for it: itself, or
-    /// through a few functions of its own.
-    pub(super) fn may_call_another(&self, elf: &Elf<'_>, entry: &Entry, at: &Function) -> bool {
+    /// Whether a function calls another of the catalogue, which may do for it what it is asked for.
+    pub(super) fn calls_another(&self, elf: &Elf<'_>, entry: &Entry, at: &Function) -> bool {
         let Some(code) = code_of(elf, at) else { return false };
-        self.leads_on(elf, &code, at.address, entry.frees(), DEEPEST)
-    }
-
-    fn leads_on(
-        &self,
-        elf: &Elf<'_>,
-        code: &[u8],
-        address: u64,
-        frees: bool,
-        depth: usize,
-    ) -> bool {
-        let transfers = decode::transfers(Machine::HOST, code, address);
-        let is_alike = |to: &Transfer| self.entry_at(elf, *to).is_some_and(|e| e.frees() == frees);
-        transfers.iter().any(is_alike)
-            || depth > 0
-                && transfers.into_iter().take(MOST_WAYS).any(|to| {
-                    let Transfer::Direct(to) = to else { return false };
-                    let code = elf.code(to, HELPER).unwrap_or_default();
-                    self.leads_on(elf, &code, to, frees, depth - 1)
-                })
+        let transfers = decode::transfers(Machine::HOST, &code, at.address);
+        let is_alike = |to| self.entry_at(elf, to).is_some_and(|e| e.frees() == entry.frees());
+        transfers.into_iter().any(is_alike)
     }
 
     /// What each way through Rust's global allocator leads to: another allocator's functions.

@@ -96,13 +96,14 @@ impl Defined {
                 }
                 out.covered.push((entry, function.clone()));
             } else {
-                out.frees_nest |= entry.frees() && route.leads_to_a_free(elf, function);
+                let calls_another = route.calls_another(elf, entry, function);
+                out.frees_nest |= entry.frees() && calls_another;
                 out.probed.push(Chosen {
                     entry,
                     function: function.clone(),
                     form: entry.signature.form,
                     encloses: entry.family.is_made_of_others()
-                        && (!self.has_own_blocks() || route.may_call_another(elf, entry, function)),
+                        && (!self.has_own_blocks() || calls_another),
                     group: 0,
                 });
             }
