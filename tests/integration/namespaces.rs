@@ -140,7 +140,7 @@ fn leaktrace_traces_a_process_beside_it_in_a_pid_namespace() {
     let script = r#"
         "$1" <&3 &
         exec 3<&-
-        until test -e /proc/$!/exe; do :; done
+        until test -e begin; do sleep 0.02; done
         exec "$2" -p $! -o report.json --top 1000 --exact
     "#;
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -148,6 +148,9 @@ fn leaktrace_traces_a_process_beside_it_in_a_pid_namespace() {
     let inside = "exec 3<&0 </dev/null; exec unshare --pid --fork --kill-child --mount-proc sh -ec \"$0\" sh \"$1\" \"$2\"";
     command.args(["-ec", inside, script]).arg(DYNAMIC.made()).arg(crate::programs::leaktrace());
     let mut trace = Trace::spawn_with_input(&mut command, reader);
+    // Earlier it would be the shell still that is traced, or a program that begins.
+    trace.wait_to_print("ready");
+    fs::write(trace.file("begin"), "").unwrap();
     let line = trace.wait_for_tracing();
     assert!(line.contains("tracing 2 leak_three"), "{line}");
     // It works, and ends with its input.
