@@ -16,9 +16,10 @@ use aya_ebpf::{cty::c_void, helpers::generated::bpf_loop};
 
 use crate::kernel::{
     globals,
+    maps::THREADS,
     registers::{read_u64, try_read_u64},
     thread::Thread,
-    verifier::opaque,
+    verifier::{forget, mask_unless_0, opaque},
 };
 
 macro_rules! get {
@@ -64,6 +65,8 @@ pub(crate) struct Walk {
     /// Why the stack ends, or [`GOES_ON`].
     ending: u32,
     reserved: u32,
+    /// Always 0, which the verifier does not know.
+    zero: u64,
     /// The hashes so far.
     hasher: StackHasher,
 }
@@ -89,15 +92,29 @@ pub(crate) fn walk(thread: &mut Thread, tables: &Tables, start: Start) -> (u64, 
     if trail::is_unchanged(thread, tables, start) {
         return trail::hashes(thread);
     }
-    trail::begin(thread, tables, start);
+    let Start { ip, sp, fp, bx } = start;
+    walk_frames(tables.slot.into(), ip, sp, fp, bx);
+    trail::hashes(thread)
+}
+
+/// Walks by the tables of a slot, from [`Start`].
+///
+/// A global function: the verifier looks at it once in a program, whatever leads here.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn walk_frames(slot: u64, ip: u64, sp: u64, fp: u64, bx: u64) -> u64 {
+    // Who walks has both.
+    let Some(thread) = THREADS.get_existing() else { return 0 };
+    let Some(tables) = &Tables::of(slot as u16) else { return 0 };
+    trail::begin(thread, tables, Start { ip, sp, fp, bx });
     set!(thread.walk.hasher, StackHasher::new(tables.slot));
-    set!(thread.walk.sp, start.sp);
-    set!(thread.walk.fp, start.fp);
+    set!(thread.walk.sp, sp);
+    set!(thread.walk.fp, fp);
     set!(thread.walk.fp_at, 0);
-    set!(thread.walk.bx, start.bx);
+    set!(thread.walk.bx, bx);
     set!(thread.walk.bx_at, 0);
     set!(thread.walk.count, 0);
-    push(thread, start.ip, 0);
+    push(thread, ip, 0);
     set!(thread.walk.ending, GOES_ON);
     if globals::has_loop() {
         let mut context = Context { thread, tables: *tables };
@@ -121,15 +138,14 @@ pub(crate) fn walk(thread: &mut Thread, tables: &Tables, start: Start) -> (u64, 
     if ending == GOES_ON {
         ending = ENDING_DEPTH;
     }
-    window::remember_reach(&mut thread.window, start.sp, get!(thread.walk.sp));
+    window::remember_reach(&mut thread.window, sp, get!(thread.walk.sp));
     thread.stack.frame_count = get!(thread.walk.count) as u32;
     thread.stack.ending = ending;
     // The same frames that end for another reason are another stack.
     let mut hasher = get!(thread.walk.hasher);
     hasher.push(ending as u64);
-    let hashes = hasher.finish();
-    trail::end(thread, ending == ENDING_COMPLETE || ending == ENDING_DEPTH, hashes);
-    hashes
+    trail::end(thread, ending == ENDING_COMPLETE || ending == ENDING_DEPTH, hasher.finish());
+    1
 }
 
 /// Each round of `bpf_loop` takes so many steps: a call of its callback costs a third of one.
@@ -191,12 +207,8 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
             cfa = fp;
         }
         cfa = cfa.wrapping_add(rule.cfa() as u64);
-        if rule.fp() != 0 {
-            fp_at = cfa.wrapping_add(rule.fp() as u64);
-        }
-        if rule.third() != 0 {
-            bx_at = cfa.wrapping_add(rule.third() as u64);
-        }
+        fp_at = saved_at(cfa, rule.fp());
+        bx_at = saved_at(cfa, rule.third());
     } else if kind == Kind::Uncovered as u64 || kind == Kind::Silent as u64 {
         if fp == 0 {
             return if kind == Kind::Silent as u64 { ENDING_LOST } else { ENDING_COMPLETE };
@@ -215,9 +227,7 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
     } else if kind == Kind::SpDeref as u64 {
         trail::give_up(thread);
         cfa = read_u64(sp.wrapping_add(rule.cfa() as u64)).wrapping_add(rule.third() as u64);
-        if rule.fp() != 0 {
-            fp_at = cfa.wrapping_add(rule.fp() as u64);
-        }
+        fp_at = saved_at(cfa, rule.fp());
     } else if kind == Kind::Plt as u64 {
         cfa = sp.wrapping_add(WORD);
         if get!(thread.walk.pc) & 15 >= rule.cfa() as u64 / WORD {
@@ -230,15 +240,17 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
             cfa = read_u64(get!(thread.walk.bx_at));
         }
         cfa = cfa.wrapping_add(rule.cfa() as u64);
-        if rule.fp() != 0 {
-            fp_at = cfa.wrapping_add(rule.fp() as u64);
-        }
-        if rule.third() != 0 {
-            bx_at = cfa.wrapping_add(rule.third() as u64);
-        }
+        fp_at = saved_at(cfa, rule.fp());
+        bx_at = saved_at(cfa, rule.third());
     } else {
         return ENDING_LOST;
     }
+    // Whichever the rule was, the verifier need look at the rest only once.
+    let zero = get!(thread.walk.zero);
+    cfa = forget(cfa, zero);
+    fp_at = forget(fp_at, zero);
+    bx_at = forget(bx_at, zero);
+    let sp = get!(thread.walk.sp);
     // Frames lie one above another.
     if cfa <= sp || (cfa | fp_at) & (WORD - 1) != 0 {
         return ENDING_LOST;
@@ -259,14 +271,8 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
         }
         // A chain of frame pointers ends with both; zeros lie about everywhere.
         if fp_at != 0 && fp_at == return_at - WORD {
-            if !asks_fp {
-                trail::give_up(thread);
-                fp = get!(thread.walk.fp);
-                if get!(thread.walk.fp_at) != 0 {
-                    fp = read_u64(get!(thread.walk.fp_at));
-                }
-            }
-            if fp_at == fp {
+            let mut fp = 0;
+            if frame_pointer(thread, &mut fp) && fp_at == fp {
                 let outermost = window::word(&thread.window, fp_at);
                 trail::note(thread, fp_at, outermost);
                 if outermost != 0 {
@@ -290,6 +296,13 @@ fn find_caller(thread: &mut Thread, tables: &Tables) -> u32 {
     }
     set!(thread.walk.sp, cfa);
     push(thread, ip, 0)
+}
+
+/// Where a register is saved, by its offset from the CFA; 0 without one. No branches, as in
+/// [`trail::note`].
+#[inline(always)]
+fn saved_at(cfa: u64, offset: i64) -> u64 {
+    cfa.wrapping_add(offset as u64) & mask_unless_0(offset as u64)
 }
 
 /// The present frame's frame pointer; false if it cannot be read.
