@@ -7,7 +7,7 @@
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use leaktrace_ebpf::{
     atomic::add,
-    cookie::{Cookie, Form, NO_ARGUMENT},
+    cookie::{Cookie, NO_ARGUMENT},
     family::{
         ALLOCATOR_CODE, DOUBLE_FREE, Entered, Freed, HEADER_REACH, MISMATCHED_FREE, OPERATOR_CODE,
         OPERATOR_REACH, UNSURE, WrongFree, WrongFrees, go_together, may_hand_on,

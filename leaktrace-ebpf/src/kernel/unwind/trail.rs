@@ -96,7 +96,8 @@ pub(crate) fn note(thread: &mut Thread, place: u64, value: u64) {
     set!(thread.trail.values[index], value);
     set!(thread.trail.offsets[index], offset as u16);
     set!(thread.trail.count, count + 1);
-    set!(thread.trail.all_offsets, get!(thread.trail.all_offsets) | offset);
+    let all_offsets = get!(thread.trail.all_offsets);
+    set!(thread.trail.all_offsets, all_offsets | offset);
     let bytes = get!(thread.trail.bytes);
     let grows = mask_if_at_most(bytes, offset);
     set!(thread.trail.bytes, offset.wrapping_add(WORD) & grows | bytes & !grows);
