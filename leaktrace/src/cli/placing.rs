@@ -21,7 +21,9 @@ use crate::model::{Pid, Slot};
 use crate::probe::links::{Handler, LinkKind};
 use crate::probe::{Attached, Kernel};
 use crate::target::heap::ForeignMemory;
-use crate::target::{Families, Image, MappingCallers, Plan, Process, TargetError, loader, patched};
+use crate::target::{
+    Families, Image, MappingCallers, Plan, PlanOptions, Process, TargetError, loader, patched,
+};
 
 #[cfg(test)]
 mod tests;
@@ -52,8 +54,7 @@ impl Traced {
         if !process.lives() {
             return Err(TargetError::Gone { pid }.into());
         }
-        let image = Image::capture(pid)?;
-        let plan = Plan::make(&image, &process.exe, &terms.plan)?;
+        let (image, plan) = planned(&process, &terms.plan)?;
         let space = AddressSpace::new(image, unwinding);
         let this = Self::attach_planned(
             terms,
@@ -84,8 +85,7 @@ impl Traced {
         maps: &mut KernelMaps,
         unwinding: &mut Unwinding,
     ) -> Result<Self> {
-        let image = Image::capture(process.pid)?;
-        let mut plan = Plan::make(&image, &process.exe, &terms.plan)?;
+        let (image, mut plan) = planned(&process, &terms.plan)?;
         plan.renumber(depth);
         let inherited = those_in_place(&image, inherited);
         let space = AddressSpace::new(image, unwinding);
@@ -200,6 +200,22 @@ impl Traced {
         }
         Ok(false)
     }
+}
+
+/// What is to be probed in a process.
+///
+/// # Errors
+///
+/// What makes it no target; of one that has ended meanwhile, that alone, since its files were not to be
+/// opened any more.
+pub fn planned(process: &Process, options: &PlanOptions) -> Result<(Image, Plan), TargetError> {
+    let look = || {
+        let image = Image::capture(process.pid)?;
+        let plan = Plan::make(&image, &process.exe, options)?;
+        Ok((image, plan))
+    };
+    let gone = TargetError::Gone { pid: process.pid };
+    look().map_err(|error| if process.lives() { error } else { gone })
 }
 
 /// What is kept of a target that is traced in windows; nothing without a budget.

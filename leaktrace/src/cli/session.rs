@@ -74,7 +74,7 @@ pub struct Session {
     pub(super) hold: bool,
     pub(super) ending: bool,
     pub(super) last_progress: (Instant, u64),
-    /// When the totals were last looked at, and how long that took.
+    /// When the totals were last looked at, and the CPU time that it took.
     pub(super) last_sample: (Instant, Duration),
     pub(super) newcomers: Newcomers,
     pub(super) retired: Retired,

@@ -15,8 +15,8 @@ use super::session::Session;
 use super::traced::Traced;
 use super::windowed::Windowed;
 use crate::analyse::History;
-use crate::collect::Step;
 use crate::collect::messages::{self, Exec, Message};
+use crate::collect::{Step, clock};
 use crate::model::{Pid, Slot, Snapshot, StackId, Totals};
 use crate::probe::hold::{self, Waited};
 use crate::report::progress::{self, Progress};
@@ -229,7 +229,8 @@ impl Step for Session {
         if at.elapsed() < took * SAMPLE_SHARE {
             return Ok(());
         }
-        let (started, looked) = (Instant::now(), self.looking());
+        // What the machine does meanwhile is nobody's look.
+        let (started, used, looked) = (Instant::now(), clock::thread_cpu(), self.looking());
         let counted = self.counted()?;
         let news = self.follow_windows(&counted, false)?;
         let snapshot = self.estimated(counted);
@@ -237,7 +238,8 @@ impl Step for Session {
             self.history.add(&snapshot, false);
         }
         let looking = self.looking().saturating_sub(looked);
-        self.last_sample = (started, started.elapsed().saturating_sub(looking));
+        let took = clock::thread_cpu().saturating_sub(used).saturating_sub(looking);
+        self.last_sample = (started, took);
         self.show_progress(&snapshot)
     }
 

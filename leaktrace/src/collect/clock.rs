@@ -1,10 +1,17 @@
 //! The clock that the kernel half stamps with, and the CPU clocks of processes.
 
+use std::time::Duration;
+
 use crate::model::Pid;
 
 /// `CLOCK_MONOTONIC`, in nanoseconds: what `bpf_ktime_get_ns` returns.
 pub fn monotonic_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC)
+}
+
+/// CPU time of the thread that asks.
+pub fn thread_cpu() -> Duration {
+    Duration::from_nanos(read(libc::CLOCK_THREAD_CPUTIME_ID))
 }
 
 /// CPU time that a process has used so far, in seconds: user and system time of all its threads,
