@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::processes::{DEADLINE, Target, need_root, wait_until};
-use crate::programs::{leaktrace, program, variant};
+use crate::programs::{copy, leaktrace, program, variant};
 use crate::trace::{Ended, Trace, command};
 
 /// `leaktrace ARGS` ends with `code` before it traces anything, and its message has all `words`.
@@ -159,8 +159,8 @@ fn without_privileges_it_is_3_with_advice() {
     const NOBODY: u32 = 65_534;
     let dir = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = dir.path().join("leaktrace");
-    fs::copy(leaktrace(), &copy).unwrap();
+    let own_copy = dir.path().join("leaktrace");
+    copy(leaktrace(), &own_copy);
     let mut target = Target::start::<&str>(&program("leak_three.c"), &[]);
     let roots = target.pid().to_string();
     let mut sleeper = Command::new("cat")
@@ -174,7 +174,7 @@ fn without_privileges_it_is_3_with_advice() {
     for pid in [&roots, &own] {
         let mut attach = Command::new("setpriv");
         attach.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "sh", "-c"]);
-        attach.arg("cd / && exec \"$0\" \"$@\"").arg(&copy).args(["attach", "-p", pid]);
+        attach.arg("cd / && exec \"$0\" \"$@\"").arg(&own_copy).args(["attach", "-p", pid]);
         check_refused(&Trace::spawn(&mut attach).ended(), 3, &["root"]);
     }
     assert!(target.is_alive());
@@ -185,16 +185,22 @@ fn without_privileges_it_is_3_with_advice() {
 /// A target that goes away while leaktrace looks at it, plans, or attaches, is a result.
 #[test]
 fn a_target_that_ends_during_the_attach_is_5_or_a_report() {
-    for delay in 0..20 {
+    let cpu_ns = |trace: &Trace| {
+        let ran =
+            fs::read_to_string(format!("/proc/{}/schedstat", trace.pid())).unwrap_or_default();
+        ran.split(' ').next().and_then(|ns| ns.parse::<u64>().ok())
+    };
+    // How far leaktrace came is read from the CPU time of its first thread: a kill at every stage.
+    let whole = {
+        let target = Target::start::<&str>(&program("leak_three.c"), &[]);
+        cpu_ns(&Trace::attach(&target, &[])).unwrap()
+    };
+    for stage in 0..20 {
         let mut target = Target::start::<&str>(&program("leak_three.c"), &[]);
         let pid = target.pid().to_string();
         let mut trace = Trace::start(&["attach", "-p", &pid, "-o", "report.json"]);
-        // How far leaktrace came is read from its own CPU time: a kill at every stage.
-        let stat = format!("/proc/{}/schedstat", trace.pid());
         wait_until(DEADLINE, "leaktrace works, or has ended", || {
-            let ran = fs::read_to_string(&stat).unwrap_or_default();
-            let ns = ran.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
-            ns.is_none_or(|ns| ns >= delay * 10_000_000) || trace.has_ended()
+            cpu_ns(&trace).is_none_or(|ns| ns >= whole * stage / 20) || trace.has_ended()
         });
         target.kill();
         let ended = trace.ended();

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::groups::Group;
-use crate::processes::Target;
-use crate::programs::{program, source};
+use crate::processes::{DEADLINE, Target, wait_until};
+use crate::programs::{copy, program, source};
 use crate::report::{Held, Report};
 use crate::trace::{Trace, command};
 
@@ -42,9 +42,9 @@ fn end_all(targets: &mut [Target]) {
 
 /// A copy of a program under another name.
 fn copy_as(program: &Path, folder: &Path, name: &str) -> PathBuf {
-    let copy = folder.join(name);
-    fs::copy(program, &copy).unwrap();
-    copy
+    let path = folder.join(name);
+    copy(program, &path);
+    path
 }
 
 #[test]
@@ -219,6 +219,9 @@ fn any_number_of_processes_may_come_and_go() {
     trace.wait_for_tracing();
     first.iter_mut().for_each(|target| drop(target.work()));
     end_all(&mut first);
+    wait_until(DEADLINE, "leaktrace knows that they have ended", || {
+        trace.report_now().at("/health/notes").to_string().contains("4 of the processes that")
+    });
     // Those that end make room: this one has the place of one of them.
     let mut last = three();
     group.add(last.pid());

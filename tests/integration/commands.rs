@@ -91,7 +91,7 @@ fn a_dry_run_predicts_that_an_idle_program_is_traced_all_the_time() {
         (&0.0.into(), &1.0.into())
     );
     // It counted for as long as it may, and no longer than a loaded machine makes that.
-    assert!((0.1..1.0).contains(&predicted["counted_s"].as_f64().unwrap()), "{plan}");
+    assert!((0.1..60.0).contains(&predicted["counted_s"].as_f64().unwrap()), "{plan}");
     assert!(target.is_alive());
 }
 
@@ -166,7 +166,10 @@ fn the_demo_says_which_function_leaks_and_writes_a_flame_graph() {
     let mut trace = Trace::start(&["demo"]);
     let ended = trace.ended();
     ended.assert_code(0);
-    assert!(ended.stdout.contains(DEMO_LEAKING_FUNCTION), "{}", ended.stdout);
+    let words: Vec<&str> = ended.stdout.split_whitespace().collect();
+    let blamed =
+        words.windows(2).any(|two| two[0].contains(DEMO_LEAKING_FUNCTION) && two[1] == "leaks.");
+    assert!(blamed, "{}", ended.stdout);
     let svg = std::fs::read_to_string(trace.file("leaktrace-demo.svg")).unwrap();
     assert!(svg.contains(DEMO_LEAKING_FUNCTION));
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::processes::Target;
-use crate::programs::{program, variant};
+use crate::programs::{copy, program, variant};
 use crate::report::{Held, Report};
 use crate::trace::Trace;
 
@@ -160,7 +160,7 @@ fn random_debug_information() {
     let mut random = Random(4);
     for variant in 0..6 {
         let path = dir.path().join(format!("leak_three_{variant}"));
-        fs::copy(&sound, &path).unwrap();
+        copy(&sound, &path);
         for section in [".debug_info", ".debug_line", ".debug_abbrev", ".debug_str"] {
             let content = dir.path().join("section");
             objcopy(&["--dump-section", &format!("{section}={}", content.display())], &path);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::processes::{Target, need_root};
-use crate::programs::{program, variant};
+use crate::programs::{copy, program, variant};
 use crate::report::{Held, Report, names};
 use crate::trace::{LINKS, Trace, command};
 
@@ -102,7 +102,7 @@ fn static_after(script: &str) -> Report {
     let dir = tempfile::tempdir().unwrap();
     let flags = ["-static", "-Wl,--build-id=sha1"];
     let whole = variant("any_allocator.c", "any_allocator_static", &flags);
-    fs::copy(whole, dir.path().join("whole")).unwrap();
+    copy(whole, dir.path().join("whole"));
     shell(dir.path(), script);
     let mut target = Target::start::<&str>(&dir.path().join("leaker"), &[]);
     let mut trace = Trace::attach(&target, &[]);
@@ -152,7 +152,7 @@ fn another_program_s_debug_file_is_not_believed() {
     let flags = ["-static", "-Wl,--build-id=sha1"];
     for (source, name) in [("any_allocator.c", "whole"), ("leak_three.c", "other")] {
         let built = variant(source, &format!("{name}_for_debug_files"), &flags);
-        fs::copy(built, dir.path().join(name)).unwrap();
+        copy(built, dir.path().join(name));
     }
     shell(
         dir.path(),

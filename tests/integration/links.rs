@@ -2,13 +2,10 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use crate::processes::{Lines, Target, code_of, wait_for_exit, wait_until};
+use crate::processes::{DEADLINE, Lines, Target, code_of, wait_for_exit, wait_until};
 use crate::programs::{leaktrace, program};
 use crate::trace::{LINKS, Trace, command};
-
-const DEADLINE: Duration = Duration::from_secs(30);
 
 #[test]
 fn doctor_says_what_holds_probes_here() {

@@ -42,6 +42,7 @@ mod replaced_operators;
 mod report;
 mod run;
 mod sampling;
+mod shared;
 mod soak;
 mod stacks;
 mod trace;

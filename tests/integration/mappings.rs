@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::processes::Target;
+use crate::processes::{DEADLINE, Target, wait_until};
 use crate::programs::{Recipe, program, variant};
 use crate::report::{Held, Report};
 use crate::trace::{LINKS, Trace};
@@ -157,8 +157,11 @@ impl HugePages {
     fn reserve() -> Self {
         let count = || fs::read_to_string(NR_HUGE_PAGES).unwrap().trim().parse::<u64>().unwrap();
         let reserved = Self { before: count() };
-        fs::write(NR_HUGE_PAGES, (reserved.before + 2).to_string()).unwrap();
-        assert_eq!(count(), reserved.before + 2, "the kernel has no two huge pages to spare");
+        wait_until(DEADLINE, "the kernel has two huge pages to spare", || {
+            fs::write("/proc/sys/vm/compact_memory", "1").unwrap();
+            fs::write(NR_HUGE_PAGES, (reserved.before + 2).to_string()).unwrap();
+            count() == reserved.before + 2
+        });
         reserved
     }
 }
@@ -196,6 +199,7 @@ fn assert_only_blocks(command: &mut Command, options: &[&str]) -> Report {
     // Not every operator of every allocator can be probed; this program calls none.
     let lost = report.at("/health/lost").as_object().unwrap();
     assert!(lost.values().all(|count| count == 0), "{lost:?}");
+    assert_eq!(report.at("/health/mappings/traced"), true);
     assert_eq!(report.number("/health/mappings/mapped"), 0, "{:#}", report.0);
     assert!(target.end().success());
     report

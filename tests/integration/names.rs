@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::processes::{Target, need_root};
-use crate::programs::variant;
+use crate::programs::{copy, variant};
 use crate::report::{Held, Report, frame, names};
 use crate::trace::{Trace, trace_program};
 
@@ -43,7 +43,7 @@ fn finish(target: &mut Target, mut trace: Trace) -> Report {
 fn a_stripped_program_is_named_by_its_mini_debug_information() {
     let dir = tempfile::tempdir().unwrap();
     let whole = variant("leak_three.c", "leak_three_exporting", &["-rdynamic"]);
-    fs::copy(&whole, dir.path().join("whole")).unwrap();
+    copy(&whole, dir.path().join("whole"));
     shell(
         dir.path(),
         "nm -D whole --format=posix --defined-only | awk '{ print $1 }' | sort >dynamic
@@ -73,9 +73,9 @@ fn a_deleted_program_and_a_replaced_library_keep_their_names() {
     let program = variant("in_library.c", "in_library", &flags);
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    fs::copy(&program, at("leaker")).unwrap();
-    fs::copy(&library, at("libleaks.so")).unwrap();
-    fs::copy(&decoy, at("decoy")).unwrap();
+    copy(&program, at("leaker"));
+    copy(&library, at("libleaks.so"));
+    copy(&decoy, at("decoy"));
     let mut target = Target::start::<&str>(&at("leaker"), &[]);
     fs::remove_file(at("leaker")).unwrap();
     fs::rename(at("decoy"), at("libleaks.so")).unwrap();
@@ -101,7 +101,7 @@ fn debug_files_are_found_in_the_targets_own_mount_namespace() {
         let root = dir.path().join("root");
         fs::create_dir(&root).unwrap();
         let whole = variant("leak_three.c", "leak_three_with_id", &["-Wl,--build-id=sha1"]);
-        fs::copy(&whole, dir.path().join("leaker")).unwrap();
+        copy(&whole, dir.path().join("leaker"));
         let script = format!(
             "mount -t tmpfs none root
              mkdir -p root/lib root/lib64 root/opt/.debug root/usr/lib/debug
@@ -184,9 +184,7 @@ fn javascript_is_named_by_the_perf_map_of_a_container() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", in_container]);
     let mut target = Target::spawn(command.arg(script));
-    let pid = only_child(target.pid()).to_string();
-    let mut trace = Trace::start(&["attach", "-p", &pid, "-o", "report.json", "--top", "1000"]);
-    trace.wait_for_tracing();
+    let trace = Trace::attach_pids(&[only_child(target.pid())], &[]);
     let report = finish(&mut target, trace);
     // The buffers and what V8 keeps of each; see node_leak.js for why some can be missing.
     for (function, least_bytes) in [("leakBuffers", 4_500_000), ("handleRequest", 5_000_000)] {

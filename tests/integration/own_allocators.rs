@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::processes::Target;
-use crate::programs::{program, variant};
+use crate::programs::{copy, program, variant};
 use crate::report::{Held, Report};
 use crate::trace::{LINKS, Trace, command, trace_program_with};
 
@@ -291,7 +291,7 @@ fn a_stripped_program_s_functions_go_by_the_names_in_its_debug_symbols() {
          objcopy --add-section .gnu_debugdata=mini.xz stripped pool",
     ] {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::copy(program("pool.c"), directory.path().join("whole")).unwrap();
+        copy(program("pool.c"), directory.path().join("whole"));
         let mut shell = Command::new("sh");
         let status = shell.args(["-ec", script]).current_dir(directory.path()).status().unwrap();
         assert!(status.success(), "{script}");
@@ -345,6 +345,7 @@ fn slabs_do_not_count_in_a_sample_either() {
     // A slab of 64 KiB would be kept for sure, were it counted.
     assert_eq!(report.held_under("slab_new"), Held::default());
     assert_eq!(report.held_by("pool_get"), Held::default());
+    assert!(report.number("/health/sampled_out") > 0, "its small blocks were seen, and left out");
 }
 
 #[test]

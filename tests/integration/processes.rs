@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take. The machine may be slow and shared; what never comes still fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Waits until `condition` holds; panics with `what` if it does not before the deadline.
 pub(crate) fn wait_until(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
@@ -32,6 +33,12 @@ pub(crate) fn wait_for<T>(
         assert!(Instant::now() < end, "not within {deadline:?}: {what}");
         thread::sleep(Duration::from_millis(5)); // between two looks, never instead of one
     }
+}
+
+/// One of the tests that hold this at a time: each wants the processors for itself.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Fails the test that cannot work without root; a skipped one would look like a passed one.
@@ -156,11 +163,12 @@ impl Target {
     /// The same for a command that is set up already.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let what = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A copy that was just written is open for writing still in a child that another test begins.
+        let mut child = wait_for(DEADLINE, &what, || match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+            spawned => Some(spawned.unwrap_or_else(|error| panic!("{what}: {error}"))),
+        });
         let stdin = child.stdin.take().unwrap();
         let mut out = Lines::of(&what, child.stdout.take().unwrap());
         let ready = Truth::parse(&out.wait_for("ready"));

@@ -33,6 +33,14 @@ pub(crate) fn program(source: &str) -> PathBuf {
     variant(source, name, &[])
 }
 
+/// Copies a program. Written by this process, it would be open for writing still in a child that another
+/// test begins just then, and nobody could execute it.
+pub(crate) fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "{} to {}: {status}", from.display(), to.display());
+}
+
 /// The same under another name, with more flags.
 pub(crate) fn variant(source: &str, name: &str, flags: &[&str]) -> PathBuf {
     let library = match source {

@@ -96,25 +96,38 @@ fn a_command_goes_on_when_leaktrace_is_killed_while_it_is_held() {
         let args = ["run", "-q", "--", program.to_str().unwrap(), "20"];
         let mut args: Vec<&std::ffi::OsStr> = args.iter().map(std::ffi::OsStr::new).collect();
         args.push(file.as_os_str());
+        let name = file.file_name().unwrap().to_owned();
         let mut trace = Trace::start(&args);
-        // The moments are spread from before the first stop to long after it.
+        // From its first moment, when it is stopped, to long after it.
+        let line_of = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let is_command = |pid: &u32| {
+            parent_of(*pid) == Some(trace.pid()) && line_of(*pid) != line_of(trace.pid())
+        };
+        wait_until(DEADLINE, "the command is there", || running_with(&name).iter().any(is_command));
         let begun = Instant::now();
         wait_until(DEADLINE, "the moment has come", || {
-            begun.elapsed() > Duration::from_millis(100 + 35 * round)
+            begun.elapsed() > Duration::from_millis(20 * round)
         });
         trace.kill();
-        let name = file.file_name().unwrap().to_owned();
         wait_until(DEADLINE, "the command has ended, or never began", || {
-            file.exists() || !is_running_with(&name)
+            file.exists() || running_with(&name).is_empty()
         });
     }
 }
 
-/// Whether a process runs that has `word` in its command line.
-fn is_running_with(word: &std::ffi::OsStr) -> bool {
+/// The processes that have `word` in their command line.
+fn running_with(word: &std::ffi::OsStr) -> Vec<u32> {
     let word = word.as_encoded_bytes();
+    let has_word = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.windows(word.len()).any(|part| part == word))
+    };
     let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
-        .any(|line| line.windows(word.len()).any(|part| part == word))
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(has_word).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }

@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::processes::{Lines, Target, need_root, send_signal, wait_for_exit};
+use crate::processes::{
+    DEADLINE, Lines, Target, need_root, send_signal, wait_for_exit, wait_until,
+};
 use crate::programs::leaktrace;
 use crate::report::Report;
 
@@ -139,6 +141,15 @@ impl Trace {
     pub(crate) fn interrupt(&mut self) -> Report {
         self.signal(libc::SIGINT);
         self.report()
+    }
+
+    /// Has it write its report now, while it goes on, and reads that.
+    pub(crate) fn report_now(&self) -> Report {
+        let path = self.file("report.json");
+        let _there_was_none = std::fs::remove_file(&path);
+        self.signal(libc::SIGUSR1);
+        wait_until(DEADLINE, "a report", || path.exists());
+        Report::read(&path)
     }
 
     /// Kills it, and waits until it is gone.

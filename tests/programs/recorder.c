@@ -3,7 +3,8 @@
  * RECORDER_FOLDER names a folder; each process writes a file of its own there, mapped, of at most
  * RECORDER_EVENTS events of 32 bytes: nanoseconds, address, size (all ones: a free), stack. A
  * reallocation is a free and an allocation. A free is written before it happens, an allocation
- * after, so the file is in an order that could have been. Allocates nothing itself. */
+ * after, so the file is in an order that could have been. With RECORDER_CPU_TIME set, the nanoseconds
+ * are those that the process itself has run. Allocates nothing itself. */
 #define _GNU_SOURCE
 #include <execinfo.h>
 #include <errno.h>
@@ -32,6 +33,7 @@ struct event {
 
 static struct event *events;
 static size_t most;
+static clockid_t time_of = CLOCK_MONOTONIC;
 static _Atomic size_t used;
 static __thread int inside __attribute__((tls_model("initial-exec")));
 
@@ -56,7 +58,7 @@ static void note(void *address, uint64_t size)
     if (index >= most)
         return;
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(time_of, &now);
     struct event *event = &events[index];
     event->address = (uint64_t)address;
     event->size = size;
@@ -131,6 +133,8 @@ __attribute__((constructor)) static void begin(void)
     backtrace(frames, DEPTH);
     inside = 0;
     most = strtoul(limit, NULL, 10);
+    if (getenv("RECORDER_CPU_TIME"))
+        time_of = CLOCK_PROCESS_CPUTIME_ID;
     snprintf(path, sizeof path, "%s/%d", folder, getpid());
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)

@@ -1,7 +1,5 @@
 //! Is what is loaded while tracing is under way noticed, and are its stacks whole then?
 
-use std::fs;
-
 use serde_json::Value;
 
 use super::recipes::{LIBRARY, LOADS_LATER};
@@ -10,19 +8,6 @@ use crate::processes::{DEADLINE, Target, wait_for};
 use crate::programs::variant;
 use crate::report::{Report, names};
 use crate::trace::Trace;
-
-/// A report written now, while the trace goes on.
-fn report_now(trace: &Trace) -> Report {
-    let path = trace.file("report.json");
-    if path.exists() {
-        fs::remove_file(&path).unwrap();
-    }
-    trace.signal(libc::SIGUSR1);
-    wait_for(DEADLINE, "a report", || {
-        // An unfinished file is no report yet.
-        serde_json::from_str(&fs::read_to_string(&path).ok()?).ok().map(Report)
-    })
-}
 
 /// The stack of the allocations of `size` bytes that reaches `main`.
 fn whole(report: &Report, size: u64) -> Option<&Value> {
@@ -39,7 +24,7 @@ fn a_library_loaded_later_has_whole_stacks() {
     let mut trace = Trace::attach(&target, &[]);
     wait_for(DEADLINE, "a stack from the library to main", || {
         target.work();
-        whole(&report_now(&trace), size).map(|_| ())
+        whole(&trace.report_now(), size).map(|_| ())
     });
     let report = trace.interrupt();
     let gdb = gdb::stacks(&mut target);

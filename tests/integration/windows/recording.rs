@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use crate::programs::Recipe;
 
@@ -56,18 +55,6 @@ pub(crate) struct Recording {
     pub(crate) by_address: HashMap<u64, Vec<u32>>,
 }
 
-/// CPU time of all children that were waited for, in seconds.
-fn children_cpu_s() -> f64 {
-    // SAFETY: getrusage fills the structure, which is plain numbers.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage), 0);
-        usage
-    };
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
-}
-
 impl Recording {
     /// Whether nothing ever frees a block.
     pub(crate) fn is_leaked(&self, block: &Block) -> bool {
@@ -84,23 +71,18 @@ impl Recording {
     }
 }
 
-/// Runs a command to its end; how long that took, and its CPU time.
-fn timed(command: &mut Command, input: &Path) -> (f64, f64) {
-    let input = fs::File::open(input).unwrap();
-    let (began, cpu_s) = (Instant::now(), children_cpu_s());
-    let status = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let status = status.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(status.success(), "{command:?}: {status}");
-    (began.elapsed().as_secs_f64(), children_cpu_s() - cpu_s)
-}
-
-/// Records a program that runs to its end; of several processes, the one that did most.
-pub(crate) fn record(name: &'static str, input: &str, command: impl Fn() -> Command) -> Recording {
+/// Records a program that runs to its end, which takes `cpu_s` seconds of CPU time when nobody writes; of
+/// several processes, the one that did most. So nothing of the recording depends on what else the
+/// machine does.
+pub(crate) fn record(name: &'static str, cpu_s: f64, input: &str, command: Command) -> Recording {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("input");
     fs::write(&file, input).unwrap();
-    let (_, cpu_s) = timed(&mut command(), &file);
-    timed(&mut preloaded(command(), folder.path()), &file);
+    let mut command = preloaded(command, folder.path());
+    command.env("RECORDER_CPU_TIME", "1").env("PYTHONHASHSEED", "0").env("PERL_HASH_SEED", "0");
+    command.stdin(fs::File::open(&file).unwrap()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {status}");
     fs::remove_file(&file).unwrap();
     read(name, folder.path(), Pace { length_s: Some(cpu_s), cpus: 1.0 })
 }

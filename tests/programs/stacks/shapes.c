@@ -262,20 +262,31 @@ static void signal_altstack(void)
     behind++;
 }
 
+static void set_timer(void)
+{
+    struct itimerval once = {.it_value.tv_usec = 1000};
+    must(setitimer(ITIMER_REAL, &once, NULL) == 0, "setitimer");
+}
+
 /* It comes while the program stands on the one instruction of `spin_at_entry`. */
 static void on_timer(int signal, siginfo_t *info, void *context)
 {
     (void)info;
+    greg_t *at = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    /* On a busy machine it can come before the program is there. */
+    if (*at != (greg_t)spin_at_entry) {
+        set_timer();
+        return;
+    }
     on_signal(signal);
-    ((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] += SPIN_BYTES;
+    *at += SPIN_BYTES;
 }
 
 static void timer(int flags)
 {
     struct sigaction action = {.sa_sigaction = on_timer, .sa_flags = SA_SIGINFO | flags};
     must(sigaction(SIGALRM, &action, NULL) == 0, "sigaction");
-    struct itimerval once = {.it_value.tv_usec = 1000};
-    must(setitimer(ITIMER_REAL, &once, NULL) == 0, "setitimer");
+    set_timer();
     spin_at_entry();
     behind++;
 }
