@@ -21,5 +21,6 @@ pub mod records;
 pub mod sampling;
 pub mod stack_id;
 pub mod stacks;
+pub mod timing;
 pub mod trial;
 pub mod unwind;

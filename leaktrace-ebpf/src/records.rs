@@ -391,7 +391,7 @@ pub enum Counter {
     UnsampledFrees,
     /// Hits that were timed.
     TimedHits,
-    /// Nanoseconds that handlers ran in those.
+    /// Nanoseconds that handlers ran in those; see [`crate::timing::billed_ns`].
     TimedNs,
     /// Frees that could not be remembered, so that a second one is not told.
     UnrememberedFrees,

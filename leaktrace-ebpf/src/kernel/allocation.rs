@@ -312,7 +312,10 @@ fn returns(cookie: Cookie, regs: &pt_regs, entry_sp: u64, ip: u64) -> u32 {
         return 0;
     };
     let (fp, bx) = (arch::frame_pointer(regs), arch::saved_base(regs));
-    let hashes = unwind::walk(thread, &tables, unwind::Start { ip, sp, fp, bx });
+    let Some(hashes) = unwind::walk(thread, &tables, unwind::Start { ip, sp, fp, bx }) else {
+        count(Counter::LostNoThreadState, 1);
+        return 0;
+    };
     let (stack, mut maps) = keep_stack(thread, lineage, hashes);
     // What is booked now must not look older than the target's opening.
     let since = since(target);

@@ -414,6 +414,8 @@ fn stack_at_entry(thread: &mut Thread, slot: u16, regs: &pt_regs) -> u32 {
         fp: arch::frame_pointer(regs),
         bx: arch::saved_base(regs),
     };
-    let hashes = unwind::walk(thread, &tables, start);
+    let Some(hashes) = unwind::walk(thread, &tables, start) else {
+        return UNKNOWN_STACK as u32;
+    };
     known_stack(thread, slot, hashes).0
 }

@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 
 use leaktrace_ebpf::records::{Counter, born};
+use leaktrace_ebpf::timing::billed_ns;
 
 use crate::kernel::{globals, store::count, thread::Thread};
 
@@ -21,10 +22,6 @@ pub(crate) fn born_now(thread: &mut Thread, first: u32) -> u32 {
     let born = thread.born as u32;
     if born > first { born } else { first }
 }
-
-/// The longest that a handler is taken to run, in nanoseconds. Most take a hundredth. What takes longer
-/// was kept by the scheduler or the host, and would be billed to all the hits that it stands for.
-const LONGEST_NS: u64 = 100_000;
 
 /// What a handler costs in this very target, measured at every 64th hit or so.
 #[derive(Clone, Copy)]
@@ -49,7 +46,7 @@ impl Timer {
             count(Counter::TimedHits, 1);
             // SAFETY: a helper without arguments.
             let took = unsafe { bpf_ktime_get_ns() }.wrapping_sub(self.0);
-            count(Counter::TimedNs, if took > LONGEST_NS { LONGEST_NS } else { took });
+            count(Counter::TimedNs, billed_ns(took));
         }
     }
 }

@@ -181,8 +181,9 @@ fn tells_of_mapping(regs: *const pt_regs, operation: u32, address: u64, length: 
     };
     if is_inside_allocator(thread, target, slot, sp) {
         record.in_allocator = 1;
-    } else if let Some(tables) = unwind::rules::Tables::of(slot) {
-        let hashes = unwind::walk(thread, &tables, unwind::Start { ip, sp, fp, bx });
+    } else if let Some(tables) = unwind::rules::Tables::of(slot)
+        && let Some(hashes) = unwind::walk(thread, &tables, unwind::Start { ip, sp, fp, bx })
+    {
         let (stack, _) = keep_stack(thread, slot, hashes);
         record.stack = if stack_is_unknown(stack) { UNKNOWN_STACK } else { hashes.0 };
     }

@@ -110,7 +110,8 @@ impl TaskStorage {
     #[inline(always)]
     fn get(&self, flags: u64) -> Option<&'static mut Thread> {
         // SAFETY: the kernel returns null or this thread's own value, which lives as long as the
-        // thread does, and handlers of one thread don't overlap.
+        // thread does, and handlers of one thread don't overlap. Who calls the one function that asks
+        // again, `walk_frames`, touches nothing meanwhile, as with any helper that is given the pointer.
         unsafe {
             let task = bpf_get_current_task_btf();
             let map = core::ptr::from_ref(self).cast_mut().cast();

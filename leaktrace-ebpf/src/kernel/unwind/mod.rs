@@ -85,25 +85,28 @@ pub(crate) struct Start {
 
 /// Walks the stack.
 ///
-/// Fills `thread.stack.frames`, `frame_count` and `ending`; returns the two hashes.
+/// Fills `thread.stack.frames`, `frame_count` and `ending`; returns the two hashes, or `None` where the
+/// thread's state is not to be had just now.
 #[inline(always)]
-pub(crate) fn walk(thread: &mut Thread, tables: &Tables, start: Start) -> (u64, u32) {
+pub(crate) fn walk(thread: &mut Thread, tables: &Tables, start: Start) -> Option<(u64, u32)> {
     window::begin(&mut thread.window, start.sp);
-    if trail::is_unchanged(thread, tables, start) {
-        return trail::hashes(thread);
+    if !trail::is_unchanged(thread, tables, start) {
+        let Start { ip, sp, fp, bx } = start;
+        if walk_frames(tables.slot.into(), ip, sp, fp, bx) == 0 {
+            return None;
+        }
     }
-    let Start { ip, sp, fp, bx } = start;
-    walk_frames(tables.slot.into(), ip, sp, fp, bx);
-    trail::hashes(thread)
+    Some(trail::hashes(thread))
 }
 
-/// Walks by the tables of a slot, from [`Start`].
+/// Walks by the tables of a slot, from [`Start`]; returns 0 if it could not, else 1.
 ///
-/// A global function: the verifier looks at it once in a program, whatever leads here.
+/// A global function: the verifier looks at it once in a program, whatever leads here. It is given numbers
+/// alone, so it looks for the thread's state again. Linux before 6.2 may refuse that when another handler
+/// on this CPU is looking just then.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn walk_frames(slot: u64, ip: u64, sp: u64, fp: u64, bx: u64) -> u64 {
-    // Who walks has both.
     let Some(thread) = THREADS.get_existing() else { return 0 };
     let Some(tables) = &Tables::of(slot as u16) else { return 0 };
     trail::begin(thread, tables, Start { ip, sp, fp, bx });
@@ -160,7 +163,7 @@ struct Context {
 
 /// [`step`], as the callback of the helper `bpf_loop`; returns 1 to end the loop.
 unsafe extern "C" fn step_of_loop(_index: u64, context: *mut Context) -> i64 {
-    // SAFETY: `walk` hands over its own context.
+    // SAFETY: `walk_frames` hands over its own context.
     let (thread, tables) = unsafe { (&mut *(*context).thread, &(*context).tables) };
     for _ in 0..STEPS_AT_ONCE {
         if step(thread, tables) != GOES_ON {
