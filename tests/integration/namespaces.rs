@@ -2,12 +2,12 @@
 //! outside? What is mounted for that goes with the process.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::groups::Group;
 use crate::processes::{DEADLINE, Target, need_root, wait_for};
-use crate::programs::Recipe;
+use crate::programs::{Recipe, program};
 use crate::report::{Held, Report, frame, names};
 use crate::trace::Trace;
 
@@ -51,6 +51,20 @@ const IN_CHROOT: &str = r#"
     exec chroot "$1/root" /program
 "#;
 
+/// The same with the Debian at `$3` below, which is left as it is: the program finds its C library there.
+const ON_DEBIAN: &str = r#"
+    mount -t tmpfs none "$1"
+    mkdir "$1/root" "$1/root/old"
+    cp "$2" "$1/root/program"
+    mkdir "$1/upper" "$1/work" "$1/merged"
+    mount -t overlay overlay -o "lowerdir=$1/root:$3,upperdir=$1/upper,workdir=$1/work" "$1/merged"
+    mount -t proc proc "$1/merged/proc"
+    cd "$1/merged"
+    pivot_root . old
+    umount -l old
+    exec /program
+"#;
+
 const ON_OVERLAYFS: &str = r#"
     mkdir "$1/upper" "$1/work" "$1/merged"
     mount -t overlay overlay -o "lowerdir=$1/root,upperdir=$1/upper,workdir=$1/work" "$1/merged"
@@ -60,13 +74,18 @@ const ON_OVERLAYFS: &str = r#"
     exec /program
 "#;
 
+fn debian_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/packages/debian-root")
+}
+
 /// A process in namespaces of its own, and its id outside.
-fn contained(recipe: &Recipe, script: &str, more: &[&str]) -> (Target, u32, tempfile::TempDir) {
+fn contained(program: &Path, script: &str, more: &[&str]) -> (Target, u32, tempfile::TempDir) {
     need_root();
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child"]).args(more);
-    command.args(["sh", "-ec", script, "sh"]).arg(folder.path()).arg(recipe.made());
+    command.args(["sh", "-ec", script, "sh"]).arg(folder.path()).arg(program);
+    command.arg(debian_root());
     let target = Target::spawn(&mut command);
     let pid = target.pid();
     let children = format!("/proc/{pid}/task/{pid}/children");
@@ -105,30 +124,41 @@ fn check_report(report: &Report) {
 
 #[test]
 fn a_process_in_a_chroot_on_a_tmpfs_is_traced() {
-    let (target, pid, _folder) = contained(&DYNAMIC, &[ON_TMPFS, IN_CHROOT].concat(), &[]);
+    let (target, pid, _folder) = contained(&DYNAMIC.made(), &[ON_TMPFS, IN_CHROOT].concat(), &[]);
     check(target, &["-p", &pid.to_string()], pid);
 }
 
 #[test]
 fn a_process_in_a_user_namespace_is_traced() {
     let (target, pid, _folder) =
-        contained(&DYNAMIC, &[ON_TMPFS, IN_CHROOT].concat(), &["--user", "--map-root-user"]);
+        contained(&DYNAMIC.made(), &[ON_TMPFS, IN_CHROOT].concat(), &["--user", "--map-root-user"]);
     check(target, &["-p", &pid.to_string()], pid);
 }
 
 #[test]
 fn a_process_on_an_overlayfs_is_traced_by_its_control_group() {
     let group = Group::new(&Group::name("overlay"));
-    let (target, pid, _folder) = contained(&DYNAMIC, &[ON_TMPFS, ON_OVERLAYFS].concat(), &[]);
+    let (target, pid, _folder) =
+        contained(&DYNAMIC.made(), &[ON_TMPFS, ON_OVERLAYFS].concat(), &[]);
     group.add(pid);
     check(target, &["--cgroup", group.directory().to_str().unwrap()], pid);
+}
+
+/// As in a container of Debian: its root is made by `debootstrap`, and nothing of the host is in it.
+#[test]
+fn a_process_in_a_debian_of_its_own_is_traced() {
+    let debian = debian_root();
+    assert!(debian.join("etc/debian_version").exists(), "{debian:?}: `cargo xtask test` makes it");
+    let (target, pid, _folder) =
+        contained(&program("leak_three.c"), ON_DEBIAN, &["--uts", "--ipc", "--net"]);
+    check(target, &["-p", &pid.to_string()], pid);
 }
 
 #[test]
 fn a_static_process_on_an_overlayfs_is_traced_by_its_container() {
     let id = format!("{:08x}{}", std::process::id(), "5eed".repeat(14));
     let group = Group::new(&format!("docker-{id}.scope"));
-    let (target, pid, _folder) = contained(&STATIC, &[ON_TMPFS, ON_OVERLAYFS].concat(), &[]);
+    let (target, pid, _folder) = contained(&STATIC.made(), &[ON_TMPFS, ON_OVERLAYFS].concat(), &[]);
     group.add(pid);
     check(target, &["--container", &id[..12]], pid);
 }

@@ -46,6 +46,29 @@ pub(crate) fn unpacked(package: &str, what_for: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Makes a folder with a small Debian in it, of which nothing is started. Takes a minute once.
+pub(crate) fn debian_root(what_for: &str) -> Result<()> {
+    const RELEASE: &str = "bookworm";
+    let folder = root().join("target/packages/debian-root");
+    if folder.is_dir() {
+        return Ok(());
+    }
+    eprintln!("xtask: making a Debian in {} ({what_for})", folder.display());
+    let begun = folder.with_extension("begun");
+    if begun.exists() {
+        fs::remove_dir_all(&begun)?;
+    }
+    fs::create_dir_all(&begun)?;
+    // What it mounts goes with it, however it ends.
+    let mut making = Command::new("unshare");
+    making.args(["--mount", "debootstrap", "--variant=minbase", RELEASE]).arg(&begun);
+    output(&mut making).with_context(|| {
+        format!("debootstrap makes no Debian (the network?); {} is to have one", folder.display())
+    })?;
+    fs::rename(&begun, &folder)?;
+    Ok(())
+}
+
 /// Tries again if it fails: the list of packages may be older than the packages.
 fn with_fresh_list(attempt: impl Fn() -> Result<()>) -> Result<()> {
     if attempt().is_ok() {

@@ -14,7 +14,7 @@ use crate::workspace::{root, run};
 use crate::{ebpf, packages, tidy};
 
 /// What a test starts or compiles against, and the Debian package that has it.
-const NEEDS: [(&str, &str); 26] = [
+const NEEDS: [(&str, &str); 27] = [
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("/usr/include/stdio.h", "libc6-dev"),
@@ -27,6 +27,7 @@ const NEEDS: [(&str, &str); 26] = [
     ("redis-benchmark", "redis-tools"),
     ("redis-check-rdb", "redis-tools"),
     ("sqlite3", "sqlite3"),
+    ("debootstrap", "debootstrap"),
     ("setpriv", "util-linux"),
     ("mkfifo", "coreutils"),
     ("nm", "binutils"),
@@ -52,6 +53,7 @@ pub(crate) fn run_all(chosen: &[String], harness: &[String]) -> Result<()> {
     let path = path_of_an_administrator()?;
     ensure_needs(&path)?;
     let path = with_nginx(path)?;
+    packages::debian_root("for the tests")?;
     ebpf::check()?;
     tidy::check()?;
     let mut tests = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
