@@ -91,7 +91,7 @@ fn a_dry_run_predicts_that_an_idle_program_is_traced_all_the_time() {
         (&0.0.into(), &1.0.into())
     );
     // It counted for as long as it may, and no longer than a loaded machine makes that.
-    assert!((0.1..60.0).contains(&predicted["counted_s"].as_f64().unwrap()), "{plan}");
+    assert!((0.1..10.0).contains(&predicted["counted_s"].as_f64().unwrap()), "{plan}");
     assert!(target.is_alive());
 }
 

@@ -122,6 +122,8 @@ fn blocks_from_before_a_plugin_was_probed_are_no_sign_of_anything() {
     run.arg(program("loads_allocator.c")).arg(&library).args(["malloc", "free", "200"]);
     let mut trace = Trace::spawn_with_input(&mut run, input);
     trace.wait_for_tracing();
+    // leaktrace has let it go on by then.
+    trace.wait_to_print("ready");
     // It hands out some of its blocks before anybody knows that it is there.
     trace.signal(libc::SIGSTOP);
     go_on.write_all(b"\n").unwrap();

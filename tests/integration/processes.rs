@@ -164,7 +164,8 @@ impl Target {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let what = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // A copy that was just written is open for writing still in a child that another test begins.
+        // A program that this process has written is open for writing still in a child that another test
+        // begins just then; see `programs::copy`, too.
         let mut child = wait_for(DEADLINE, &what, || match command.spawn() {
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
             spawned => Some(spawned.unwrap_or_else(|error| panic!("{what}: {error}"))),

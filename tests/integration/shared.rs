@@ -36,10 +36,13 @@ pub(crate) fn leaked_in(log: &File, report: &Report) -> u64 {
 /// What the two threads of `load.c` count.
 pub(crate) struct Pairs(File);
 
+/// Where the second one's number is: `LINE` in `load.c`.
+const SECOND: u64 = 64;
+
 impl Pairs {
     /// How many pairs of `malloc` and `free` they have done.
     pub(crate) fn done(&self) -> u64 {
-        u64_at(&self.0, 0) + u64_at(&self.0, 64)
+        u64_at(&self.0, 0) + u64_at(&self.0, SECOND)
     }
 }
 

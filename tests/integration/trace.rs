@@ -146,7 +146,7 @@ impl Trace {
     /// Has it write its report now, while it goes on, and reads that.
     pub(crate) fn report_now(&self) -> Report {
         let path = self.file("report.json");
-        let _there_was_none = std::fs::remove_file(&path);
+        let _gone = std::fs::remove_file(&path);
         self.signal(libc::SIGUSR1);
         wait_until(DEADLINE, "a report", || path.exists());
         Report::read(&path)

@@ -28,19 +28,20 @@ fn the_leaking_path_of_three_comes_first_with_its_bytes_within_a_percent() {
     let (report, leaked) = (0..3)
         .map(|_| {
             let report = Trace::attach(&target, &["--duration", "10s"]).report();
+            report.assert_complete();
             let leaked = leaked_in(log.as_file(), &report);
+            println!("{} bytes outstanding, {leaked} leaked", outstanding(&report));
             (report, leaked)
         })
         .find(|(report, leaked)| outstanding(report).abs_diff(*leaked) * 100 <= *leaked)
         .expect("outstanding bytes within 1 % of what was leaked, in one of three traces");
     target.work();
-    report.assert_complete();
     assert_eq!(report.text("/trace/ended_by"), "duration");
 
     let top = &report.stacks()[0];
     assert_eq!(names(top)[..2], ["path_b", "handle_b"], "{top:#}");
     let traced_s = report.at("/trace/duration_s").as_f64().unwrap();
-    assert!((9.5..60.0).contains(&traced_s), "{traced_s}");
+    assert!((9.5..20.0).contains(&traced_s), "{traced_s}");
     assert!(leaked > 5 << 20, "the program fell behind its own pace: {leaked} bytes");
     let growth = top["growth_bytes_per_s"].as_f64().unwrap();
     assert!((0.8..1.2).contains(&(growth / f64::from(1 << 20))), "1 MiB/s, not {growth} bytes/s");
@@ -84,20 +85,12 @@ fn all_bpf_ids() -> BTreeSet<(&'static str, u64)> {
                 .args(["--json", kind, "show"])
                 .output()
                 .expect("needs bpftool: apt-get install bpftool");
+            print!("{}", String::from_utf8_lossy(&output.stderr));
             output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
         });
         ids.extend(list.as_array().unwrap().iter().map(|it| (kind, it["id"].as_u64().unwrap())));
     }
     ids
-}
-
-/// The probes that a leaktrace has set up by name, if tracefs is mounted.
-fn named_uprobes(pid: u32) -> Vec<String> {
-    let all = fs::read_to_string("/sys/kernel/tracing/uprobe_events").unwrap_or_default();
-    all.lines()
-        .filter(|line| line.contains(&format!("leaktrace_{pid}_")))
-        .map(str::to_owned)
-        .collect()
 }
 
 /// How long the target takes for so many more pairs.
@@ -134,7 +127,6 @@ fn a_killed_leaktrace_leaves_no_probe_behind_and_the_target_at_full_speed() {
         });
         time_for_pairs(&pairs, PAIRS);
         assert!(target.is_alive(), "after kill {round}");
-        assert_eq!(named_uprobes(trace.pid()), [""; 0]);
     }
     // A probe left behind costs 50 times as much at least, each time; a busy machine does not.
     let after = (0..5).map(|_| time_for_pairs(&pairs, PAIRS)).min().unwrap();

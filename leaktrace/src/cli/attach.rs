@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::args::{AttachArgs, StdoutFormat};
 use super::chosen::Chosen;
-use super::placing::planned;
+use super::placing::make_plan;
 use super::predict;
 use super::say::say;
 use super::session::Session;
@@ -66,17 +66,17 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 fn dry_run(args: &AttachArgs, chosen: &Chosen) -> Result<u8> {
     let options = args.trace.plan_options()?;
     let mut stdout = std::io::stdout().lock();
-    let one_planned = |pid: &Pid| -> Result<(Process, Plan), TargetError> {
+    let planned = |pid: &Pid| -> Result<(Process, Plan), TargetError> {
         let process = Process::open(*pid)?;
-        let (_, plan) = planned(&process, &options)?;
+        let (_, plan) = make_plan(&process, &options)?;
         Ok((process, plan))
     };
     let mut plans: Vec<(Process, Plan)> =
-        chosen.named.iter().map(&one_planned).collect::<Result<_, _>>()?;
+        chosen.named.iter().map(&planned).collect::<Result<_, _>>()?;
     let mut first_error = None;
     // Of those that were found, one that cannot be traced is left out.
     for pid in &chosen.found {
-        match one_planned(pid) {
+        match planned(pid) {
             Ok(one) => plans.push(one),
             Err(error) => {
                 say(format_args!("leaktrace: left out: {error}"));

@@ -54,7 +54,7 @@ impl Traced {
         if !process.lives() {
             return Err(TargetError::Gone { pid }.into());
         }
-        let (image, plan) = planned(&process, &terms.plan)?;
+        let (image, plan) = make_plan(&process, &terms.plan)?;
         let space = AddressSpace::new(image, unwinding);
         let this = Self::attach_planned(
             terms,
@@ -85,7 +85,7 @@ impl Traced {
         maps: &mut KernelMaps,
         unwinding: &mut Unwinding,
     ) -> Result<Self> {
-        let (image, mut plan) = planned(&process, &terms.plan)?;
+        let (image, mut plan) = make_plan(&process, &terms.plan)?;
         plan.renumber(depth);
         let inherited = those_in_place(&image, inherited);
         let space = AddressSpace::new(image, unwinding);
@@ -172,13 +172,12 @@ impl Traced {
             if process.start_time != self.process.start_time {
                 return Err(TargetError::Gone { pid }.into());
             }
-            let image = Image::capture(pid)?;
-            match Plan::make(&image, &process.exe, &terms.plan) {
+            match make_plan(&process, &terms.plan) {
                 // The program itself is mapped, and its libraries may not be yet.
-                Ok(plan) if plan.is_only_own() && patient && look < LOOKS => {
+                Ok((_, plan)) if plan.is_only_own() && patient && look < LOOKS => {
                     std::thread::sleep(BETWEEN_LOOKS);
                 }
-                Ok(plan) => {
+                Ok((image, plan)) => {
                     self.callers = MappingCallers::find(&image, &plan);
                     let kernel = &mut lock(&terms.kernel);
                     let attached = attach_plan(kernel, &plan, &process, slot, &HashSet::new())?;
@@ -202,13 +201,13 @@ impl Traced {
     }
 }
 
-/// What is to be probed in a process.
+/// Looks at a process, and plans what is to be probed in it.
 ///
 /// # Errors
 ///
 /// What makes it no target; of one that has ended meanwhile, that alone, since its files were not to be
 /// opened any more.
-pub fn planned(process: &Process, options: &PlanOptions) -> Result<(Image, Plan), TargetError> {
+pub fn make_plan(process: &Process, options: &PlanOptions) -> Result<(Image, Plan), TargetError> {
     let look = || {
         let image = Image::capture(process.pid)?;
         let plan = Plan::make(&image, &process.exe, options)?;

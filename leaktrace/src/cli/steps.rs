@@ -229,7 +229,7 @@ impl Step for Session {
         if at.elapsed() < took * SAMPLE_SHARE {
             return Ok(());
         }
-        // What the machine does meanwhile is nobody's look.
+        // No longer than its CPU time: a busy machine must not make the looks rare.
         let (started, used, looked) = (Instant::now(), clock::thread_cpu(), self.looking());
         let counted = self.counted()?;
         let news = self.follow_windows(&counted, false)?;
@@ -238,7 +238,8 @@ impl Step for Session {
             self.history.add(&snapshot, false);
         }
         let looking = self.looking().saturating_sub(looked);
-        let took = clock::thread_cpu().saturating_sub(used).saturating_sub(looking);
+        let took = clock::thread_cpu().saturating_sub(used);
+        let took = took.min(started.elapsed().saturating_sub(looking));
         self.last_sample = (started, took);
         self.show_progress(&snapshot)
     }

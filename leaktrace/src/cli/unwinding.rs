@@ -53,7 +53,7 @@ struct Building {
 }
 
 /// How long an address space waits for its tables before its events count without.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// More is not said.
 const MOST_NOTES: usize = 100;
 

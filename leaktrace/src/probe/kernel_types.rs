@@ -1,5 +1,6 @@
 //! Where the running kernel's structures have their fields, by its own type information: BTF, whose
-//! layout is that of `include/uapi/linux/btf.h`. Nothing of it is kept.
+//! layout is that of `include/uapi/linux/btf.h`. Nothing of it is kept. Read here: the crate
+//! aya-obj reads BTF and keeps the offsets to itself, and btf-rs is under the LGPL.
 
 use std::fs;
 

@@ -32,3 +32,22 @@ pub(super) fn at_program(source: &str, look: impl FnOnce(Pid)) {
         std::panic::resume_unwind(panic);
     }
 }
+
+/// The same with a program that has some functions, and has mapped a file's code without the dynamic loader.
+pub(super) fn at_program_that_maps(file: &Path, functions: &str, look: impl FnOnce(Pid)) {
+    let source = format!(
+        r#"
+        #include <fcntl.h>
+        #include <sys/mman.h>
+        #include <unistd.h>
+        {functions}
+        int main(void) {{
+            int file = open("{}", O_RDONLY);
+            mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0);
+            write(1, "x", 1);
+            for (;;) pause();
+        }}"#,
+        file.display()
+    );
+    at_program(&source, look);
+}

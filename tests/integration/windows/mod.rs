@@ -330,6 +330,7 @@ fn longest_pause_s(recording: &Recording) -> f64 {
 fn of_a_leak_of_a_mebibyte_a_second_beside_50_000_allocations() {
     let recording = (0..5)
         .map(|_| record_the_leak())
+        .inspect(|recording| println!("longest pause: {:.3} s", longest_pause_s(recording)))
         .find(|recording| longest_pause_s(recording) < 0.3)
         .expect("one recording of five without a pause");
     check_all(&recording, |_, _, errors| {

@@ -4,7 +4,7 @@ use super::*;
 use crate::target::elf::Elf;
 use crate::target::sites::Role;
 use crate::target::tails::Bounds;
-use crate::target::test_programs::{at_program, build};
+use crate::target::test_programs::{at_program_that_maps, build};
 use crate::target::{Budget, Image, Plan};
 
 fn allocates(name: &str, fixed_bytes: Option<u64>) -> OwnFunction {
@@ -119,22 +119,9 @@ fn giving_up_in_one_file_is_said_though_another_has_the_function() {
         |n| format!(".globl _Z5g{n:04}P1f\n.type _Z5g{n:04}P1f,@function\n_Z5g{n:04}P1f:ret\n");
     std::fs::write(&names, (0..4100).map(name).collect::<String>()).unwrap();
     let library = build("gcc", &names, directory.path(), &["-shared", "-nostdlib"]);
-    let source = format!(
-        r#"
-        #include <fcntl.h>
-        #include <sys/mman.h>
-        #include <unistd.h>
-        __attribute__((noipa)) void *f(void) __asm__("_Z1fv");
-        void *f(void) {{ return 0; }}
-        int main(void) {{
-            int file = open("{}", O_RDONLY);
-            mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0);
-            write(1, "x", 1);
-            for (;;) pause();
-        }}"#,
-        library.display()
-    );
-    at_program(&source, |pid| {
+    let function = "__attribute__((noipa)) void *f(void) __asm__(\"_Z1fv\");
+        void *f(void) { return 0; }";
+    at_program_that_maps(&library, function, |pid| {
         let image = Image::capture(pid).unwrap();
         let own = OwnAllocators::of(vec![allocates("f", Some(8))]).unwrap();
         let mut plan = Plan::default();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::test_programs::{at_program, build};
+use super::super::test_programs::{at_program, at_program_that_maps, build};
 use super::*;
 use crate::model::Pid;
 
@@ -104,20 +104,7 @@ fn operators_of_a_file_are_probed_though_its_debug_file_cannot_be_looked_for() {
     let flags = ["-O1", "-s", "-shared", "-fPIC", "-w", "-Wl,--build-id"];
     let library = build("g++", &source, directory.path(), &flags);
     break_section(&library, ".note.gnu.build-id");
-    let source = format!(
-        r#"
-        #include <fcntl.h>
-        #include <sys/mman.h>
-        #include <unistd.h>
-        int main(void) {{
-            int file = open("{}", O_RDONLY);
-            mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0);
-            write(1, "x", 1);
-            for (;;) pause();
-        }}"#,
-        library.display()
-    );
-    at_program(&source, |pid| {
+    at_program_that_maps(&library, "", |pid| {
         let image = Image::capture(pid).unwrap();
         let path = library.to_str().unwrap();
         let file = image.files().find(|file| file.path == path).unwrap();
