@@ -191,6 +191,18 @@ fn a_cost_over_the_budget_is_an_alarm() {
     assert!(text.contains(line), "{text}");
 }
 
+/// A trace of seconds spends what it is lent at first.
+#[test]
+fn a_cost_within_the_credit_says_so() {
+    let mut report = fixture::windowed();
+    report.cost.target_cpu_s = Some(0.12);
+    report.cost.probe_s = Some(0.018);
+    report.cost.target_cpu_share = Some(0.15);
+    let text = plain(&report, Format::Text);
+    let line = "\nCost:   15.0 % of the target's CPU time, of a budget of 5 % + 50 ms on credit\n";
+    assert!(text.contains(line), "{text}");
+}
+
 #[test]
 fn plan_table() {
     let target = fixture::target(4242, "receipt-server");

@@ -54,6 +54,10 @@ pub(super) fn total(report: &Report, style: Style) -> Vec<String> {
     let is_over = is_over_budget(cost);
     let budget = match cost.budget_share {
         Some(budget) if is_over => format!(", OVER the budget of {}", units::budget(budget)),
+        Some(budget) if cost.target_cpu_share.is_some_and(|share| seems_over(share, budget)) => {
+            let credit = units::duration(ON_CREDIT_S);
+            format!(", of a budget of {} + {credit} on credit", units::budget(budget))
+        }
         Some(budget) => format!(", of a budget of {}", units::budget(budget)),
         None => ", without a budget".to_owned(),
     };
@@ -66,11 +70,16 @@ pub(super) fn total(report: &Report, style: Style) -> Vec<String> {
 /// What a trace may spend before the target has earned anything, in seconds.
 const ON_CREDIT_S: f64 = 0.05;
 
-/// By more than what a reader sees, and than what it begins with.
+/// By more than what a reader sees.
+fn seems_over(share: f64, budget: f64) -> bool {
+    share > budget * 1.01 + 0.0005
+}
+
+/// The same for what is not the credit that it begins with.
 fn is_over_budget(cost: &Cost) -> bool {
     let spent = cost.probe_s.zip(cost.target_cpu_s);
     spent.zip(cost.budget_share).is_some_and(|((probe_s, cpu_s), budget)| {
-        probe_s > (budget * 1.01 + 0.0005) * cpu_s + ON_CREDIT_S
+        seems_over((probe_s - ON_CREDIT_S) / cpu_s, budget)
     })
 }
 
