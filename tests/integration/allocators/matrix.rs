@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::programs::Built;
-use crate::processes::{Target, Truth};
+use crate::processes::{Target, Truth, alone};
 use crate::report::Report;
 use crate::trace::Trace;
 
@@ -163,6 +163,8 @@ const MUST_BE_THERE: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_function_of_every_allocator_is_booked_as_the_program_itself_does() {
+    // As for the table: no other leaktrace at the same libraries.
+    let _alone = alone();
     let columns: Vec<(&str, Verdicts)> =
         COLUMNS.iter().map(|column| (column.allocator, traced(column))).collect();
     let matrix = shown(&columns);
