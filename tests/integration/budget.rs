@@ -261,13 +261,10 @@ fn reports_and_counting_afresh_work_in_any_phase_of_a_window() {
     let (target, _pairs) = start_load(file.path());
     let malloc = Probed::malloc(&target);
     let mut trace = Trace::attach(&target, BUDGET);
-    let path = trace.file("report.json");
     for round in 0..12 {
         malloc.wait(&target, round % 2 == 0);
         thread::sleep(Duration::from_millis(round * 7));
-        let _gone = fs::remove_file(&path);
-        trace.signal(libc::SIGUSR1);
-        wait_until(DEADLINE, "a report", || path.exists());
+        trace.report_now();
         if round % 4 < 2 {
             trace.signal(libc::SIGUSR2);
         }

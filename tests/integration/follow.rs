@@ -244,9 +244,7 @@ fn a_storm_of_short_lived_children_is_counted_to_the_block() {
     let untouched = places.map(|place| target.code_at(place));
     let mut trace = follow(&target, &[]);
     // What a hit costs is measured at first, which takes memory.
-    wait_until(DEADLINE, "a report that knows what a hit costs", || {
-        trace.report_now().at("/cost/ns_per_hit").is_number()
-    });
+    trace.wait_for_hit_cost();
     target.go();
     let begun = Instant::now();
     wait_until(DEADLINE, "five seconds of it", || begun.elapsed() > Duration::from_secs(5));

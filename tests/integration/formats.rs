@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::processes::{DEADLINE, Target, wait_until};
+use crate::processes::Target;
 use crate::programs::{program, variant};
 use crate::report::Report;
 use crate::trace::{Ended, Trace};
@@ -111,9 +111,7 @@ fn a_report_says_what_it_cost() {
     let mut target = Target::start::<&str>(&program("leak_three.c"), &[]);
     let mut trace = Trace::attach(&target, &["--sample", "0"]);
     // What a hit costs is measured meanwhile.
-    wait_until(DEADLINE, "a report that knows what a hit costs", || {
-        trace.report_now().at("/cost/ns_per_hit").is_number()
-    });
+    trace.wait_for_hit_cost();
     target.work();
     let report = trace.interrupt();
     let cost = |field: &str| {

@@ -152,6 +152,13 @@ impl Trace {
         Report::read(&path)
     }
 
+    /// Waits until it has measured what a hit costs, which it does while it goes on.
+    pub(crate) fn wait_for_hit_cost(&self) {
+        wait_until(DEADLINE, "a report that knows what a hit costs", || {
+            self.report_now().at("/cost/ns_per_hit").is_number()
+        });
+    }
+
     /// Kills it, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         self.signal(libc::SIGKILL);
