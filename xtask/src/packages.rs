@@ -1,7 +1,7 @@
 //! What the chores need from Debian: installed or unpacked here, and said so.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -21,52 +21,55 @@ pub(crate) fn ensure(packages: &[&str], what_for: &str) -> Result<()> {
 
 /// A folder with the files of `package`, which is not installed: nothing of it is set up or started.
 pub(crate) fn unpacked(package: &str, what_for: &str) -> Result<PathBuf> {
-    let folder = root().join("target/packages").join(package);
+    whole(package, &format!("unpacking {package} into"), what_for, |begun| {
+        with_fresh_list(|| {
+            run(Command::new("apt-get").current_dir(begun).args(["download", package]))
+        })
+        .with_context(|| format!("cannot download {package}; install it yourself"))?;
+        let archives =
+            fs::read_dir(begun)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+        for archive in archives {
+            run(Command::new("dpkg").arg("-x").arg(&archive).arg(begun))?;
+            fs::remove_file(&archive)?;
+        }
+        Ok(())
+    })
+}
+
+/// A folder with a small Debian in it, of which nothing is started. Takes a minute once.
+pub(crate) fn debian_root(what_for: &str) -> Result<PathBuf> {
+    const RELEASE: &str = "bookworm";
+    whole("debian-root", "making a Debian in", what_for, |begun| {
+        // What it mounts goes with it, however it ends.
+        let mut making = Command::new("unshare");
+        making.args(["--mount", "debootstrap", "--variant=minbase", RELEASE]).arg(begun);
+        output(&mut making).context(
+            "debootstrap makes no Debian (the network?); target/packages/debian-root is to have one",
+        )?;
+        Ok(())
+    })
+}
+
+/// The folder `name` of `target/packages`, which `make` fills: under its name only when it is whole.
+fn whole(
+    name: &str,
+    doing: &str,
+    what_for: &str,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let folder = root().join("target/packages").join(name);
     if folder.is_dir() {
         return Ok(folder);
     }
-    eprintln!("xtask: unpacking {package} into {} ({what_for})", folder.display());
-    // Under its name only when it is whole.
+    eprintln!("xtask: {doing} {} ({what_for})", folder.display());
     let begun = folder.with_extension("begun");
     if begun.exists() {
         fs::remove_dir_all(&begun)?;
     }
     fs::create_dir_all(&begun)?;
-    with_fresh_list(|| {
-        run(Command::new("apt-get").current_dir(&begun).args(["download", package]))
-    })
-    .with_context(|| format!("cannot download {package}; install it yourself"))?;
-    let archives =
-        fs::read_dir(&begun)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
-    for archive in archives {
-        run(Command::new("dpkg").arg("-x").arg(&archive).arg(&begun))?;
-        fs::remove_file(&archive)?;
-    }
+    make(&begun)?;
     fs::rename(&begun, &folder)?;
     Ok(folder)
-}
-
-/// Makes a folder with a small Debian in it, of which nothing is started. Takes a minute once.
-pub(crate) fn debian_root(what_for: &str) -> Result<()> {
-    const RELEASE: &str = "bookworm";
-    let folder = root().join("target/packages/debian-root");
-    if folder.is_dir() {
-        return Ok(());
-    }
-    eprintln!("xtask: making a Debian in {} ({what_for})", folder.display());
-    let begun = folder.with_extension("begun");
-    if begun.exists() {
-        fs::remove_dir_all(&begun)?;
-    }
-    fs::create_dir_all(&begun)?;
-    // What it mounts goes with it, however it ends.
-    let mut making = Command::new("unshare");
-    making.args(["--mount", "debootstrap", "--variant=minbase", RELEASE]).arg(&begun);
-    output(&mut making).with_context(|| {
-        format!("debootstrap makes no Debian (the network?); {} is to have one", folder.display())
-    })?;
-    fs::rename(&begun, &folder)?;
-    Ok(())
 }
 
 /// Tries again if it fails: the list of packages may be older than the packages.
